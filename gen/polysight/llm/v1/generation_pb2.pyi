@@ -1,0 +1,237 @@
+import datetime
+
+from buf.validate import validate_pb2 as _validate_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from polysight.common.v1 import image_pb2 as _image_pb2
+from polysight.common.v1 import model_pb2 as _model_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_USER: _ClassVar[Role]
+    ROLE_ASSISTANT: _ClassVar[Role]
+
+class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
+    FINISH_REASON_END_OF_TURN: _ClassVar[FinishReason]
+    FINISH_REASON_STOP_STRING: _ClassVar[FinishReason]
+    FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+
+class VerbalizationForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERBALIZATION_FORM_UNSPECIFIED: _ClassVar[VerbalizationForm]
+    VERBALIZATION_FORM_COLLAVO: _ClassVar[VerbalizationForm]
+    VERBALIZATION_FORM_MOAI: _ClassVar[VerbalizationForm]
+    VERBALIZATION_FORM_POLYSIGHT: _ClassVar[VerbalizationForm]
+ROLE_UNSPECIFIED: Role
+ROLE_USER: Role
+ROLE_ASSISTANT: Role
+FINISH_REASON_UNSPECIFIED: FinishReason
+FINISH_REASON_END_OF_TURN: FinishReason
+FINISH_REASON_STOP_STRING: FinishReason
+FINISH_REASON_LENGTH: FinishReason
+VERBALIZATION_FORM_UNSPECIFIED: VerbalizationForm
+VERBALIZATION_FORM_COLLAVO: VerbalizationForm
+VERBALIZATION_FORM_MOAI: VerbalizationForm
+VERBALIZATION_FORM_POLYSIGHT: VerbalizationForm
+
+class Turn(_message.Message):
+    __slots__ = ("role", "text")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    text: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class AdapterScale(_message.Message):
+    __slots__ = ("name", "scale")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    scale: float
+    def __init__(self, name: _Optional[str] = ..., scale: _Optional[float] = ...) -> None: ...
+
+class AdapterSet(_message.Message):
+    __slots__ = ("adapters",)
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterScale]
+    def __init__(self, adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ...) -> None: ...
+
+class CrayonMaps(_message.Message):
+    __slots__ = ("height", "width", "class_indices", "instance_ordinals")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ORDINALS_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    class_indices: bytes
+    instance_ordinals: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., class_indices: _Optional[bytes] = ..., instance_ordinals: _Optional[bytes] = ...) -> None: ...
+
+class SamplingParameters(_message.Message):
+    __slots__ = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    max_new_tokens: int
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., max_new_tokens: _Optional[int] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    VERBALIZED_TEXT_FIELD_NUMBER: _ClassVar[int]
+    CRAYON_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    adapters: AdapterSet
+    turns: _containers.RepeatedCompositeFieldContainer[Turn]
+    image: _image_pb2.Image
+    verbalized_text: str
+    crayon: CrayonMaps
+    sampling: SamplingParameters
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    seed: int
+    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Token(_message.Message):
+    __slots__ = ("text", "id")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    id: int
+    def __init__(self, text: _Optional[str] = ..., id: _Optional[int] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("text_tokens", "image_tokens", "auxiliary_tokens", "generated_tokens")
+    TEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    AUXILIARY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    text_tokens: int
+    image_tokens: int
+    auxiliary_tokens: int
+    generated_tokens: int
+    def __init__(self, text_tokens: _Optional[int] = ..., image_tokens: _Optional[int] = ..., auxiliary_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ...) -> None: ...
+
+class GenerationTimings(_message.Message):
+    __slots__ = ("queue", "prefill", "decode", "time_to_first_token")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    queue: _duration_pb2.Duration
+    prefill: _duration_pb2.Duration
+    decode: _duration_pb2.Duration
+    time_to_first_token: _duration_pb2.Duration
+    def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ("finish_reason", "text", "usage", "timings", "model", "adapters", "seed")
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    finish_reason: FinishReason
+    text: str
+    usage: Usage
+    timings: GenerationTimings
+    model: _model_pb2.ModelRef
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterScale]
+    seed: int
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., text: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerationTimings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("token", "done")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    token: Token
+    done: Done
+    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelInfo(_message.Message):
+    __slots__ = ("model", "base", "precision", "context_length", "verbalization_form", "uses_image", "uses_crayon", "crayon_height", "crayon_width", "default_adapters", "weights")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    VERBALIZATION_FORM_FIELD_NUMBER: _ClassVar[int]
+    USES_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    USES_CRAYON_FIELD_NUMBER: _ClassVar[int]
+    CRAYON_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CRAYON_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    model: _model_pb2.ModelRef
+    base: str
+    precision: str
+    context_length: int
+    verbalization_form: VerbalizationForm
+    uses_image: bool
+    uses_crayon: bool
+    crayon_height: int
+    crayon_width: int
+    default_adapters: _containers.RepeatedCompositeFieldContainer[AdapterScale]
+    weights: _containers.RepeatedCompositeFieldContainer[_model_pb2.WeightsInfo]
+    def __init__(self, model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., base: _Optional[str] = ..., precision: _Optional[str] = ..., context_length: _Optional[int] = ..., verbalization_form: _Optional[_Union[VerbalizationForm, str]] = ..., uses_image: _Optional[bool] = ..., uses_crayon: _Optional[bool] = ..., crayon_height: _Optional[int] = ..., crayon_width: _Optional[int] = ..., default_adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[_model_pb2.WeightsInfo, _Mapping]]] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelInfo]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
+
+class ListAdaptersRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class AdapterInfo(_message.Message):
+    __slots__ = ("name", "model", "rank", "alpha", "sha256", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model: str
+    rank: int
+    alpha: float
+    sha256: str
+    description: str
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., sha256: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class ListAdaptersResponse(_message.Message):
+    __slots__ = ("adapters",)
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterInfo]
+    def __init__(self, adapters: _Optional[_Iterable[_Union[AdapterInfo, _Mapping]]] = ...) -> None: ...
