@@ -22,18 +22,15 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpolysight/common/v1/image.proto\x12\x13polysight.common.v1\x1a\x1b\x62uf/validate/validate.proto\"!\n\x05Image\x12\x18\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80 b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpolysight/common/v1/image.proto\x12\x13polysight.common.v1\"\x15\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polysight.common.v1.image_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGE'].fields_by_name['data']._loaded_options = None
-  _globals['_IMAGE'].fields_by_name['data']._serialized_options = b'\272H\007z\005\030\200\200\200 '
-  _globals['_IMAGE']._serialized_start=85
-  _globals['_IMAGE']._serialized_end=118
+  _globals['_IMAGE']._serialized_start=56
+  _globals['_IMAGE']._serialized_end=77
 # @@protoc_insertion_point(module_scope)
