@@ -1,4 +1,4 @@
-"""Fan-out: everything starts at once, everything ends within its budget, and nothing one call does hurts another."""
+"""Fan-out: all start at once, all end within their budget, and nothing one call does hurts another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.fanout import Call, Ended, Ending, fan_out
 
 
 class Source:
-    """A source of answers that takes `seconds`, then answers with its name or raises; it notes what was done to it."""
+    """A source that takes `seconds`, then answers with its name or raises; it notes what was done to it."""
 
     def __init__(self, name: str, seconds: float, error: BaseException | None = None) -> None:
         self.name, self.seconds, self.error = name, seconds, error
