@@ -1,0 +1,140 @@
+"""Binary masks and the two ways they travel: COCO's compressed run lengths and grey PNG.
+
+Run lengths go down the columns, as `pycocotools.mask` has them. Encoding is pycocotools' own; decoding is
+not, because its C code trusts the counts it is given, and masks arrive here from other processes.
+
+Coordinates are whole pixels, x to the right, y down, x1 and y1 exclusive.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+from pycocotools import mask as coco
+
+MAX_MASK_PIXELS = 50_000_000
+"""The most pixels a mask may declare; above it decoding refuses before it allocates."""
+
+_MAX_DIGITS = 7  # 5 bits each: enough for any count below MAX_MASK_PIXELS, with its sign
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rle:
+    """A mask as COCO's compressed run lengths.
+
+    `counts` is ASCII: each number in 5-bit digits with a continuation bit, each from the fourth on as the
+    difference to the one two before it; the runs alternate, beginning outside the mask.
+    """
+
+    height: int
+    width: int
+    counts: bytes
+
+
+def encode_rle(mask: Mask) -> Rle:
+    """Encode a (H, W) bool mask. Raises ValueError for another shape."""
+    height, width = _two_dimensions(mask)
+    if mask.size == 0:
+        return Rle(height, width, b"")
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return Rle(height, width, encoded["counts"])
+
+
+def decode_rle(rle: Rle) -> Mask:
+    """Decode to a (H, W) bool mask.
+
+    Raises ValueError when the counts are malformed, do not add up to height x width, or the mask is larger
+    than MAX_MASK_PIXELS.
+    """
+    runs = _runs(rle)
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(rle.width, rle.height).T
+
+
+def rle_area(rle: Rle) -> int:
+    """The number of pixels inside, without decoding them. Raises ValueError as `decode_rle` does."""
+    return int(_runs(rle)[1::2].sum())
+
+
+def encode_png(mask: Mask) -> bytes:
+    """Encode a (H, W) bool mask as an 8-bit grey PNG, 255 inside. Raises ValueError if it has no pixels."""
+    height, width = _two_dimensions(mask)
+    if mask.size == 0:
+        raise ValueError(f"a PNG cannot hold a mask of {height}x{width}")
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> Mask:
+    """Decode a grey or 1-bit PNG to a (H, W) bool mask, true where the value is at least half.
+
+    Raises ValueError when it is not a readable PNG, has colours, or is larger than MAX_MASK_PIXELS.
+    """
+    try:
+        picture = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        _check_size(picture.height, picture.width)
+        if picture.mode not in ("1", "L"):
+            raise ValueError(f"a mask PNG is grey, not {picture.mode}")
+        return np.asarray(picture.convert("L")) >= 128
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's parsers raise a dozen unrelated types on damaged data
+        raise ValueError(f"not a readable mask PNG: {error}") from error
+
+
+def box_from_mask(mask: Mask) -> tuple[int, int, int, int] | None:
+    """The tightest (x0, y0, x1, y1) around a (H, W) mask, x1 and y1 exclusive; None if it is empty."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    return int(columns[0]), top, int(columns[-1]) + 1, bottom
+
+
+def _two_dimensions(mask: Mask) -> tuple[int, int]:
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has two dimensions, not {mask.ndim}")
+    height, width = mask.shape
+    return int(height), int(width)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < 0 or width < 0 or height * width > MAX_MASK_PIXELS:
+        raise ValueError(f"a mask of {height}x{width} is outside 0..{MAX_MASK_PIXELS} pixels")
+
+
+def _runs(rle: Rle) -> NDArray[np.int64]:
+    """The run lengths, checked to cover the mask exactly."""
+    _check_size(rle.height, rle.width)
+    digits = np.frombuffer(rle.counts, np.uint8).astype(np.int64) - 48
+    if digits.size == 0:
+        if rle.height * rle.width:
+            raise ValueError("the run lengths are empty")
+        return np.zeros(0, np.int64)
+    if digits.min() < 0 or digits.max() > 63:
+        raise ValueError("the run lengths hold bytes outside the alphabet")
+    if digits[-1] & 0x20:
+        raise ValueError("the run lengths end within a number")
+    ends = np.flatnonzero((digits & 0x20) == 0)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_DIGITS:
+        raise ValueError("the run lengths hold a number that is too long")
+    place = np.arange(digits.size) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
+    # The highest digit carries the sign of the whole number.
+    runs -= np.where(digits[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
+    # From the fourth on each is a difference to the one two before it: two interleaved running sums.
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if runs.min() < 0 or runs.sum() != rle.height * rle.width:
+        raise ValueError(f"the run lengths do not cover {rle.height}x{rle.width} pixels")
+    return runs
