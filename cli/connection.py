@@ -64,7 +64,8 @@ def fail(error: grpc.RpcError, address: str, *, as_json: bool) -> NoReturn:
     console = Console(stderr=True)
     if error.code() == grpc.StatusCode.UNAVAILABLE and "reason" not in told:
         console.print(
-            f"[red]nothing answers at {address}[/]: start the mesh with `polysight up`, or name its gateway with --gateway"
+            f"[red]nothing answers at {address}[/]: start the mesh with `polysight up`, "
+            "or name its gateway with --gateway"
         )
     else:
         console.print(f"[red]{told.get('reason', told['code'])}[/]: {told['message']}", highlight=False)

@@ -22,7 +22,7 @@ from cli.up import up
 from serving.weights import WeightsUnavailableError
 
 app = typer.Typer(
-    help="A picture and a question in, a grounded answer out: vision experts, a gateway and a dual-QLoRA language model.",
+    help="A picture and a question in, a grounded answer out: vision experts and a dual-QLoRA language model.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )

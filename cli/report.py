@@ -102,7 +102,7 @@ def timing_table(reports: list[gateway_pb2.ExpertReport], done: gateway_pb2.Answ
         table.add_row("verbalizer", f"{milliseconds(timings.verbalize):.1f}")
         table.add_row(
             "llm_server",
-            f"{milliseconds(generation.queue) + milliseconds(generation.prefill) + milliseconds(generation.decode):.0f}",
+            f"{sum(map(milliseconds, (generation.queue, generation.prefill, generation.decode))):.0f}",
             f"{milliseconds(generation.queue):.0f}",
             f"{milliseconds(generation.prefill):.0f}",
             f"{milliseconds(generation.decode):.0f}",
