@@ -1,0 +1,39 @@
+"""A mesh of six real processes on free ports, shared by the tests of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cli.connection import channel_to
+from cli.mesh import Mesh
+from polysight.gateway.v1 import polysight_pb2_grpc as gateway_grpc
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """Started once a module; ends with every exit code 0."""
+    logs: Path = tmp_path_factory.mktemp("logs")
+    mesh = Mesh.on_free_ports(logs)
+    mesh.start()
+    yield mesh
+    codes = mesh.stop()
+    assert codes == dict.fromkeys(codes, 0), {
+        name: (logs / f"{name}.log").read_text()[-2000:] for name in codes
+    }
+
+
+@pytest.fixture
+def channel(mesh: Mesh) -> Iterator[grpc.Channel]:
+    """A channel to the gateway."""
+    with channel_to(mesh.gateway_address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def polysight(channel: grpc.Channel) -> gateway_grpc.PolysightServiceStub:
+    """The front door."""
+    return gateway_grpc.PolysightServiceStub(channel)

@@ -1,0 +1,194 @@
+"""Experts die, hang and come back; processes are told to stop under load; many callers at once."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from PIL import Image
+
+from cli.connection import channel_to
+from cli.mesh import EXPERTS, PROCESSES, Mesh, ProcessSpec
+from cli.report import EXPERTS_BY_NAME, status_name
+from polysight.gateway.v1 import polysight_pb2 as gateway_pb2
+from polysight.gateway.v1 import polysight_pb2_grpc as gateway_grpc
+from polysight.llm.v1 import generation_pb2 as llm_pb2
+
+pytestmark = pytest.mark.weights
+
+BUDGET_S = 4.0
+
+
+def _request(image: bytes, budget_s: float = BUDGET_S) -> gateway_pb2.AnswerRequest:
+    request = gateway_pb2.AnswerRequest()
+    request.image.data = image
+    request.turns.add(role=llm_pb2.ROLE_USER, text="How many people are in the picture?")
+    request.options.budget.FromMilliseconds(round(budget_s * 1000))
+    return request
+
+
+def _statuses(reports: Iterator[gateway_pb2.ExpertReport]) -> dict[int, str]:
+    return {one.expert: status_name(one) for one in reports}
+
+
+def _answer(
+    stub: gateway_grpc.PolysightServiceStub, request: gateway_pb2.AnswerRequest
+) -> tuple[dict[int, str], gateway_pb2.AnswerDone, float]:
+    """Statuses by expert, the end of the answer, and when the last report came (seconds)."""
+    started = time.monotonic()
+    reports: list[gateway_pb2.ExpertReport] = []
+    last_report = 0.0
+    done = gateway_pb2.AnswerDone()
+    for event in stub.Answer(request, timeout=60):
+        if event.WhichOneof("event") == "expert_report":
+            reports.append(event.expert_report)
+            last_report = time.monotonic() - started
+        elif event.WhichOneof("event") == "done":
+            done = event.done
+    return _statuses(iter(reports)), done, last_report
+
+
+def _wait_used_again(stub: gateway_grpc.PolysightServiceStub, expert: int, image: bytes) -> None:
+    request = gateway_pb2.PerceiveRequest()
+    request.image.data = image
+    request.options.experts.append(expert)  # type: ignore[arg-type]
+    deadline = time.monotonic() + 30
+    status = ""
+    while time.monotonic() < deadline:
+        status = _statuses(iter(stub.Perceive(request, timeout=30).reports))[expert]
+        if status == "ok":
+            return
+        time.sleep(0.3)
+    pytest.fail(f"the restarted expert is not used again: {status}")
+
+
+@pytest.mark.parametrize("spec", EXPERTS, ids=lambda spec: spec.name)
+def test_a_killed_expert_is_missing_and_comes_back(
+    mesh: Mesh, polysight: gateway_grpc.PolysightServiceStub, bus_jpg: Path, spec: ProcessSpec
+) -> None:
+    image = bus_jpg.read_bytes()
+    process = mesh.processes[spec.name]
+    # Stopped first, so that the call is surely under way when the process is killed.
+    process.signal(signal.SIGSTOP)
+    killer = threading.Timer(0.5, process.popen.kill)
+    killer.start()
+    statuses, done, last_report = _answer(polysight, _request(image))
+    killer.join()
+    process.popen.wait()
+    expert = EXPERTS_BY_NAME[spec.name]
+    assert statuses.pop(expert) == "failed"
+    assert set(statuses.values()) == {"ok"}
+    assert list(done.missing) == [expert]
+    assert done.text
+    assert last_report < BUDGET_S + 1.0
+
+    mesh.start_process(spec)
+    mesh.wait_serving(spec.name)
+    _wait_used_again(polysight, expert, image)
+
+
+@pytest.mark.parametrize("spec", EXPERTS, ids=lambda spec: spec.name)
+def test_a_hung_expert_costs_its_budget_and_no_more(
+    mesh: Mesh, polysight: gateway_grpc.PolysightServiceStub, bus_jpg: Path, spec: ProcessSpec
+) -> None:
+    image = bus_jpg.read_bytes()
+    process = mesh.processes[spec.name]
+    expert = EXPERTS_BY_NAME[spec.name]
+    process.signal(signal.SIGSTOP)
+    try:
+        statuses, done, last_report = _answer(polysight, _request(image))
+    finally:
+        process.signal(signal.SIGCONT)
+    assert statuses.pop(expert) == "timed_out"
+    assert set(statuses.values()) == {"ok"}
+    assert list(done.missing) == [expert]
+    assert done.text
+    assert BUDGET_S * 0.9 < last_report < BUDGET_S + 1.0
+    _wait_used_again(polysight, expert, image)
+
+
+def _ten_pictures(bus_jpg: Path, photos_dir: Path) -> list[bytes]:
+    """Ten pictures of ten different sizes."""
+    sources = [bus_jpg, *sorted(photos_dir.glob("*.jpg"))]
+    pictures: list[bytes] = []
+    for index in range(10):
+        with Image.open(sources[index % len(sources)]) as source:
+            side = 240 + 24 * index
+            buffer = io.BytesIO()
+            source.convert("RGB").resize((side, side + 7 * index + 1)).save(buffer, "JPEG")
+        pictures.append(buffer.getvalue())
+    return pictures
+
+
+def _resident_bytes(mesh: Mesh) -> dict[str, int]:
+    return {
+        name: psutil.Process(process.popen.pid).memory_info().rss for name, process in mesh.processes.items()
+    }
+
+
+@pytest.mark.slow
+def test_two_hundred_requests_at_concurrency_eight(
+    mesh: Mesh, polysight: gateway_grpc.PolysightServiceStub, bus_jpg: Path, photos_dir: Path
+) -> None:
+    pictures = _ten_pictures(bus_jpg, photos_dir)
+
+    def perceive(index: int) -> tuple[int, gateway_pb2.PerceiveResponse]:
+        request = gateway_pb2.PerceiveRequest()
+        request.image.data = pictures[index % len(pictures)]
+        request.options.budget.FromSeconds(30)
+        return index % len(pictures), polysight.Perceive(request, timeout=60)
+
+    alone = {index: perceive(index)[1].verbalization.text for index in range(len(pictures))}
+    assert len(set(alone.values())) >= 5, "the pictures are too alike to tell replies apart by their words"
+    sizes = [Image.open(io.BytesIO(one)).size for one in pictures]
+    resident: list[dict[str, int]] = []
+    with ThreadPoolExecutor(8) as pool:
+        for start in (0, 100):
+            for index, reply in pool.map(perceive, range(start, start + 100)):
+                assert {status_name(one) for one in reply.reports} == {"ok"}
+                results = [getattr(one, str(one.WhichOneof("result"))) for one in reply.reports]
+                assert {(one.image_width, one.image_height) for one in results} == {sizes[index]}
+                assert reply.verbalization.text == alone[index]
+            resident.append(_resident_bytes(mesh))
+    growth = {name: after - resident[0][name] for name, after in resident[1].items()}
+    assert all(more < 24 * 2**20 for more in growth.values()), growth
+
+
+@pytest.mark.parametrize("spec", PROCESSES, ids=lambda spec: spec.name)
+def test_sigterm_under_load_loses_nothing(mesh: Mesh, bus_jpg: Path, spec: ProcessSpec) -> None:
+    """In-flight calls of the process that is told to stop finish; it exits with 0; the mesh works on after a restart."""
+    image = bus_jpg.read_bytes()
+    process = mesh.processes[spec.name]
+    with channel_to(mesh.gateway_address) as channel, ThreadPoolExecutor(4) as pool:
+        stub = gateway_grpc.PolysightServiceStub(channel)
+        in_flight = [pool.submit(_answer, stub, _request(image, budget_s=30)) for _ in range(4)]
+        time.sleep(0.15)
+        process.signal(signal.SIGTERM)
+        answers = [one.result(timeout=90) for one in in_flight]
+    for statuses, done, _ in answers:
+        assert done.text
+        assert set(statuses.values()) == {"ok"}, statuses
+    assert process.popen.wait(45) == 0, process.log_tail()
+    mesh.start_process(spec)
+    mesh.wait_serving(spec.name)
+    with channel_to(mesh.gateway_address) as channel:
+        stub = gateway_grpc.PolysightServiceStub(channel)
+        if spec.name in EXPERTS_BY_NAME:
+            _wait_used_again(stub, EXPERTS_BY_NAME[spec.name], image)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert _answer(stub, _request(image))[1].text
+                break
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
