@@ -1,15 +1,16 @@
-"""Every way a call can fail: one exception class per reason of ``polysight.common.v1.ErrorReason``.
+"""Every way a call can fail: one exception class per reason of `polysight.common.v1.ErrorReason`.
 
-Code anywhere raises these; one interceptor (``serving.interceptors.errors``) puts them on the wire as a
-``google.rpc.Status`` with an ``ErrorInfo`` (and a ``RetryInfo`` where trying again later makes sense). What is not one of
-these is a fault of ours: the caller reads "internal error" and a request id, the log has the rest.
+Code anywhere raises these; one interceptor (`serving.interceptors.errors`) puts them on the wire as a
+`google.rpc.Status` with an `ErrorInfo` (and a `RetryInfo` where trying again later makes sense). What
+is not one of these is a fault of ours: the caller reads "internal error" and a request id, the log has the
+rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import ClassVar, Final
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,7 +25,8 @@ DETAILS_METADATA_KEY: Final = "grpc-status-details-bin"
 REASON_PREFIX: Final = "ERROR_REASON_"
 INTERNAL_MESSAGE: Final = "internal error"
 
-# Trailers travel as HTTP/2 headers, which peers cap at 8 KiB in all; ``grpc-message`` is percent-encoded on top.
+# Trailers travel as HTTP/2 headers, which peers cap at 8 KiB in all; `grpc-message` is percent-encoded on
+# top.
 MAX_MESSAGE_CHARS: Final = 600
 MAX_METADATA_KEYS: Final = 16
 MAX_METADATA_VALUE_CHARS: Final = 200
@@ -33,12 +35,13 @@ MAX_METADATA_VALUE_CHARS: Final = 200
 class PolysightError(Exception):
     """A failure with a place in the contract.
 
-    ``message`` is read by the caller: it says what was wrong and what would be right, and holds no secrets and no paths.
-    ``metadata`` is for programs (strings only). ``retry_after_s`` tells when trying again makes sense, in seconds.
+    `message` is read by the caller: it says what was wrong and what would be right, and holds no secrets
+    and no paths. `metadata` is for programs (strings only). `retry_after_s` tells when trying again makes
+    sense, in seconds.
     """
 
     code: ClassVar[grpc.StatusCode]
-    reason: ClassVar[ErrorReason.ValueType]
+    reason: ClassVar[ErrorReason]
 
     def __init__(
         self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after_s: float | None = None
@@ -50,7 +53,7 @@ class PolysightError(Exception):
 
     @property
     def reason_name(self) -> str:
-        """The reason as it stands in ``ErrorInfo.reason``, such as ``IMAGE_CORRUPT``."""
+        """The reason as it stands in `ErrorInfo.reason`, such as `IMAGE_CORRUPT`."""
         return reason_name(self.reason)
 
 
@@ -180,17 +183,18 @@ class InternalError(PolysightError):
     reason = error_reason_pb2.ERROR_REASON_INTERNAL
 
 
-def reason_name(reason: ErrorReason.ValueType) -> str:
-    """``ERROR_REASON_QUEUE_FULL`` is written ``QUEUE_FULL`` in ``ErrorInfo.reason``."""
+def reason_name(reason: ErrorReason) -> str:
+    """`ERROR_REASON_QUEUE_FULL` is written `QUEUE_FULL` in `ErrorInfo.reason`."""
     return ErrorReason.Name(reason).removeprefix(REASON_PREFIX)
 
 
 def to_status(error: BaseException) -> status_pb2.Status:
-    """Put ``error`` into the words of the contract, with ``ErrorInfo`` and, where known, ``RetryInfo``.
+    """Put `error` into the words of the contract, with `ErrorInfo` and, where known, `RetryInfo`.
 
-    The id of the current request is added to the metadata. A downstream call that failed with a reason of ours keeps it; one
-    that found nobody, or nobody in time, keeps its code without the words of the transport, which name inner addresses.
-    A cancellation is CANCELLED, and every unknown exception is just "internal error".
+    The id of the current request is added to the metadata. A downstream call that failed with a reason of
+    ours keeps it; one that found nobody, or nobody in time, keeps its code without the words of the
+    transport, which name inner addresses. A cancellation is CANCELLED, and every unknown exception is just
+    "internal error".
     """
     if isinstance(error, PolysightError):
         return _status(error)
@@ -206,13 +210,14 @@ def to_status(error: BaseException) -> status_pb2.Status:
 
 
 def status_from_rpc_error(error: grpc.RpcError) -> status_pb2.Status:
-    """The status a failed call came back with, details included when the server sent any that agree with its code.
+    """The status a failed call came back with, details included when the server sent any that agree with its
+    code.
 
-    Without details (the server was not reached, the deadline passed here, a proxy answered) it has only code and message.
+    Without details (the server was not reached, the deadline passed here, a proxy answered) it has only code
+    and message.
     """
     code = _code_of(error)
-    trailers = error.trailing_metadata() if callable(getattr(error, "trailing_metadata", None)) else None
-    for key, value in trailers or ():
+    for key, value in _trailers_of(error):
         if key != DETAILS_METADATA_KEY or not isinstance(value, bytes):
             continue
         try:
@@ -227,7 +232,7 @@ def status_from_rpc_error(error: grpc.RpcError) -> status_pb2.Status:
 
 
 def error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo | None:
-    """The ``ErrorInfo`` of this project in ``status``, or None."""
+    """The `ErrorInfo` of this project in `status`, or None."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
@@ -236,11 +241,11 @@ def error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo | None:
 
 
 def retry_after_s(status: status_pb2.Status) -> float | None:
-    """The delay in seconds that ``status`` asks for before the next try, or None."""
+    """The delay in seconds that `status` asks for before the next try, or None."""
     retry = error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Unpack(retry):
-            return retry.retry_delay.ToTimedelta().total_seconds()
+            return float(retry.retry_delay.ToTimedelta().total_seconds())
     return None
 
 
@@ -264,12 +269,17 @@ def _code_of(error: grpc.RpcError) -> int:
     return _number(code) if isinstance(code, grpc.StatusCode) else code_pb2.UNKNOWN
 
 
+def _trailers_of(error: grpc.RpcError) -> Iterable[tuple[str, str | bytes]]:
+    trailers = error.trailing_metadata() if callable(getattr(error, "trailing_metadata", None)) else None
+    return cast("Iterable[tuple[str, str | bytes]]", trailers or ())
+
+
 def _number(code: grpc.StatusCode) -> int:
     number: int = code.value[0]
     return number
 
 
 def _clean(text: str, limit: int) -> str:
-    """``text`` as valid UTF-8 of at most ``limit`` characters; a lone surrogate would break the whole reply."""
+    """`text` as valid UTF-8 of at most `limit` characters; a lone surrogate would break the whole reply."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= limit else text[: limit - 1] + "…"

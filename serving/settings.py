@@ -1,8 +1,9 @@
 """What every process can be told from its environment.
 
-Each process subclasses :class:`ServerSettings`, gives its own ``env_prefix`` (``PANOPTIC_``, ``GATEWAY_``, ...) and its own
-default ports, builds the settings once in its ``__main__`` and passes plain values down. An address that a process cannot
-work without is a field with no default, so that the process stops at start and names it.
+Each process subclasses :class:`ServerSettings`, gives its own `env_prefix` (`PANOPTIC_`, `GATEWAY_`,
+...) and its own default ports, builds the settings once in its `__main__` and passes plain values down. An
+address that a process cannot work without is a field with no default, so that the process stops at start and
+names it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def load_settings(kind: type[SettingsT]) -> SettingsT:
-    """Build ``kind`` from the environment, or stop the process with exit code 2 and one line for each fault.
+    """Build `kind` from the environment, or stop the process with exit code 2 and one line for each fault.
 
     Each line names the environment variable, so that the person who reads it knows what to set.
     """
