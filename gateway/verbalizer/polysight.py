@@ -10,6 +10,9 @@ The first is CoLLaVO's crayon sentence, the other two are MoAI's, with one diffe
 object by the number it has in the object sentence (a class spoken of once needs no number), so that the model
 can follow it there. Nothing at all to say: `None of detailed object information for image.`
 
+Labels, predicates and lines pass through `gateway.prompt.neutralise_line`: whatever a vocabulary or a sign in the
+picture says, no control token and no new turn comes out of here.
+
 Bounds, so that a crowded picture stays within a token budget (about 30 tokens an object, 12 a relation with
 a tokenizer that splits digits; some 900 tokens at the worst):
 - at most MAX_OBJECTS objects: the largest of each class first, then the largest of the rest;
@@ -21,16 +24,17 @@ equal areas in the order given. Numbers follow that order, so the last number of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gateway.prompt import MAX_LINE_CHARACTERS, neutralise_line
 from gateway.verbalizer.names import UNLABELLED, display_name
-from gateway.verbalizer.phrase import EMPTY, Box, Part, Verbalization, join, listing, union
+from gateway.verbalizer.phrase import Box, Part, Verbalization, join, listing, union
 
 MAX_OBJECTS = 20
 MAX_RELATIONS = 10
 MAX_LINES = 12
-MAX_LINE_CHARACTERS = 80
+MAX_NAME_CHARACTERS = 40
 
 NOTHING = "None of detailed object information for image."
 
@@ -87,41 +91,53 @@ def verbalize_polysight(
     Raises:
         IndexError: a relation refers to an object that is not there.
     """
-    spoken = _spoken(objects)
-    numbers = _numbers(objects, spoken)
+    for relation in relations:
+        if not (0 <= relation.subject < len(objects) and 0 <= relation.object < len(objects)):
+            raise IndexError(f"there are {len(objects)} objects, not what {relation} speaks of")
+    names = _Names(objects)
     sentences = (
-        _object_sentence(objects, spoken, numbers),
-        _relation_sentence(objects, relations, numbers),
+        _object_sentence(objects, names),
+        _relation_sentence(objects, relations, names),
         _text_sentence(lines),
     )
     said = [sentence for sentence in sentences if sentence.text]
     return join(said) if said else Verbalization(NOTHING)
 
 
-def _spoken(objects: Sequence[SeenObject]) -> list[int]:
-    """Indices of the objects that are spoken of, in the order of the sentence."""
-    by_size = sorted(
-        (i for i, seen in enumerate(objects) if seen.label.casefold() != UNLABELLED),
-        key=lambda i: (-objects[i].size, i),
-    )
-    classes: dict[str, list[int]] = {}
-    for i in by_size:
-        classes.setdefault(display_name(objects[i].label), []).append(i)
-    firsts = [members[0] for members in classes.values()]
-    rest = [i for i in by_size if i not in set(firsts)]
-    kept = set((firsts + rest)[:MAX_OBJECTS])
-    return [i for members in classes.values() for i in members if i in kept]
+class _Names:
+    """Which objects are spoken of, in which order, and under which name and number."""
 
+    def __init__(self, objects: Sequence[SeenObject]) -> None:
+        labels = [neutralise_line(display_name(seen.label), limit=MAX_NAME_CHARACTERS) for seen in objects]
+        by_size = sorted(
+            (i for i, label in enumerate(labels) if label and label.casefold() != UNLABELLED),
+            key=lambda i: (-objects[i].size, i),
+        )
+        classes: dict[str, list[int]] = {}
+        for i in by_size:
+            classes.setdefault(labels[i], []).append(i)
+        firsts = {members[0] for members in classes.values()}
+        kept = set(sorted(by_size, key=lambda i: i not in firsts)[:MAX_OBJECTS])
+        spoken = [[i for i in members if i in kept] for members in classes.values()]
+        self._labels = labels
+        self._numbers = {i: number for members in spoken for number, i in enumerate(members, start=1)}
+        self._alone = {members[0] for members in spoken if len(members) == 1}
 
-def _numbers(objects: Sequence[SeenObject], spoken: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """For each spoken object its number within the class (from 1) and how many of the class are spoken of."""
-    counts: dict[str, int] = {}
-    ordinals: dict[int, int] = {}
-    for i in spoken:
-        name = display_name(objects[i].label)
-        counts[name] = counts.get(name, 0) + 1
-        ordinals[i] = counts[name]
-    return {i: (ordinal, counts[display_name(objects[i].label)]) for i, ordinal in ordinals.items()}
+    def __contains__(self, index: int) -> bool:
+        return index in self._numbers
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of the objects, in the order of the sentence."""
+        return iter(self._numbers)
+
+    def numbered(self, index: int) -> str:
+        """`(#2 person)`, as the object sentence says it."""
+        return f"(#{self._numbers[index]} {self._labels[index]})"
+
+    def short(self, index: int) -> str:
+        """`person (#2)`, or `bicycle` if it is the only one, as the relation sentence says it."""
+        label = self._labels[index]
+        return label if index in self._alone else f"{label} (#{self._numbers[index]})"
 
 
 def _coordinate(value: float) -> str:
@@ -129,43 +145,34 @@ def _coordinate(value: float) -> str:
     return f"{min(max(value, 0.0), 1.0) + 0.0:.2f}"
 
 
-def _object_sentence(
-    objects: Sequence[SeenObject], spoken: Sequence[int], numbers: dict[int, tuple[int, int]]
-) -> Verbalization:
+def _object_sentence(objects: Sequence[SeenObject], names: _Names) -> Verbalization:
     items = []
-    for i in spoken:
+    for i in names:
         seen = objects[i]
         box = ", ".join(_coordinate(value) for value in seen.box)
-        items.append(
-            Part(f"(#{numbers[i][0]} {display_name(seen.label)}) [{box}]", seen.expert, (i,), seen.box)
-        )
+        items.append(Part(f"{names.numbered(i)} [{box}]", seen.expert, (i,), seen.box))
     return listing("The image includes ", items, ", ", ".")
 
 
 def _relation_sentence(
-    objects: Sequence[SeenObject], relations: Sequence[SeenRelation], numbers: dict[int, tuple[int, int]]
+    objects: Sequence[SeenObject], relations: Sequence[SeenRelation], names: _Names
 ) -> Verbalization:
-    def name(index: int) -> str:
-        ordinal, of = numbers[index]
-        label = display_name(objects[index].label)
-        return label if of == 1 else f"{label} (#{ordinal})"
-
     items = []
     for i, relation in enumerate(relations):
-        subject, target = objects[relation.subject], objects[relation.object]
-        if relation.subject not in numbers or relation.object not in numbers:
+        predicate = neutralise_line(relation.predicate, limit=MAX_NAME_CHARACTERS)
+        if not predicate or relation.subject not in names or relation.object not in names:
             continue
-        text = f"{name(relation.subject)} is {relation.predicate} {name(relation.object)}"
-        items.append(Part(text, relation.expert, (i,), union(subject.box, target.box)))
+        text = f"{names.short(relation.subject)} is {predicate} {names.short(relation.object)}"
+        box = union(objects[relation.subject].box, objects[relation.object].box)
+        items.append(Part(text, relation.expert, (i,), box))
     return listing("The image includes relationships between objects: ", items[:MAX_RELATIONS], ", and ", ".")
 
 
 def _text_sentence(lines: Sequence[SeenText]) -> Verbalization:
-    items = []
-    for i, line in enumerate(lines):
-        text = " ".join(line.text.split())[:MAX_LINE_CHARACTERS].rstrip()
-        if text:
-            items.append(Part(text, line.expert, (i,), line.box))
-    if not items:
-        return EMPTY
+    texts = [neutralise_line(line.text, limit=MAX_LINE_CHARACTERS) for line in lines]
+    items = [
+        Part(text, line.expert, (i,), line.box)
+        for i, (text, line) in enumerate(zip(texts, lines, strict=True))
+        if text
+    ]
     return listing("The image includes text descriptions: ", items[:MAX_LINES], ", and ", ".")
