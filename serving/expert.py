@@ -1,0 +1,103 @@
+"""What the vision experts share: the way of one image through decoding, preprocessing, the device and
+postprocessing.
+
+An expert's `service.py` reads:
+
+    result, timings = await run_stages(
+        request.image.data,
+        lambda image: self._model.preprocess(image, params),
+        self._batcher,
+        lambda raw: self._model.postprocess(raw, params),
+        self._pool,
+        timeout_s(context),
+    )
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.batcher import Batcher
+from serving.errors import DeadlineUnreachableError
+from serving.image import ImageLimits, decode_image
+from serving.timings import StageTimings
+
+Prepared = TypeVar("Prepared")
+Raw = TypeVar("Raw")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB, EXIF orientation applied."""
+
+
+async def run_stages(
+    image_bytes: bytes,
+    preprocess: Callable[[Image], Prepared],
+    batcher: Batcher[Prepared, Raw],
+    postprocess: Callable[[Raw], Result],
+    pool: Executor,
+    timeout_s: float | None = None,
+    *,
+    limits: ImageLimits | None = None,
+) -> tuple[Result, StageTimings]:
+    """Take one image file through all stages; both pure stages run in `pool`, the device belongs to
+    `batcher`.
+
+    `timeout_s` is what is left of the caller's deadline, in seconds. Cancelling the task leaves nothing
+    behind: a stage that has not started never does, one that runs has its result thrown away. Raises an
+    Image*Error, DeadlineUnreachableError, QueueFullError, ShuttingDownError, or whatever a stage raises.
+    """
+    started = time.perf_counter()
+
+    def prepare() -> Prepared:
+        # The pool may have been busy for longer than the caller has time.
+        _time_left(timeout_s, started)
+        return preprocess(decode_image(image_bytes, limits or ImageLimits()))
+
+    prepared, preprocess_s = await _in_pool(pool, prepare)
+    batched = await batcher.submit(prepared, timeout_s=_time_left(timeout_s, started))
+    result, postprocess_s = await _in_pool(pool, lambda: postprocess(batched.result))
+    return result, StageTimings(
+        queue_s=batched.queue_s,
+        preprocess_s=preprocess_s,
+        inference_s=batched.run_s,
+        postprocess_s=postprocess_s,
+        batch_size=batched.batch_size,
+    )
+
+
+def timeout_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """Seconds until the caller's deadline, None without one. grpc.aio does not pass it on by itself."""
+    remaining: float | None = context.time_remaining()
+    return remaining
+
+
+async def _in_pool(pool: Executor, stage: Callable[[], T]) -> tuple[T, float]:
+    """Run `stage` in `pool` with this call's context (request id, span); its result and the seconds it took."""
+
+    def timed() -> tuple[T, float]:
+        begun = time.perf_counter()
+        result = stage()
+        return result, time.perf_counter() - begun
+
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(timed))
+
+
+def _time_left(timeout_s: float | None, started: float) -> float | None:
+    if timeout_s is None:
+        return None
+    left = timeout_s - (time.perf_counter() - started)
+    if left <= 0:
+        raise DeadlineUnreachableError("the deadline passed before the image reached the device")
+    return left

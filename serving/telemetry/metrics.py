@@ -1,0 +1,145 @@
+"""Prometheus metrics of one process, each name prefixed with the name of the service.
+
+Every `Metrics` has a registry of its own, so that several services can live in one test process, and nothing
+is registered by importing a module. Names follow the Prometheus conventions: base units (seconds, bytes),
+`_total` on counters.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+    start_http_server,
+)
+
+# From a cached reply to a long answer, in seconds.
+DURATION_BUCKETS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+)
+BATCH_SIZE_BUCKETS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+
+
+@dataclass(frozen=True)
+class RpcMetrics:
+    """What the observing interceptor counts. Labels: `method` is `/package.Service/Method`, `code` like
+    `OK`.
+    """
+
+    requests: Counter
+    duration: Histogram
+    in_flight: Gauge
+
+
+@dataclass(frozen=True)
+class BatcherMetrics:
+    """The observer a batcher reports to; every method is cheap and may be called from any thread."""
+
+    size: Histogram
+    queue: Histogram
+    run: Histogram
+    refused: Counter
+    dropped: Counter
+
+    def on_batch(self, size: int, queue_s: float, run_s: float) -> None:
+        """A batch of `size` items ran for `run_s` seconds; its oldest item had waited `queue_s`
+        seconds.
+        """
+        self.size.observe(size)
+        self.queue.observe(queue_s)
+        self.run.observe(run_s)
+
+    def on_refused(self) -> None:
+        """An item found the queue full."""
+        self.refused.inc()
+
+    def on_dropped(self, count: int = 1) -> None:
+        """`count` items were dropped before the device saw them: the caller left or the deadline was
+        hopeless.
+        """
+        self.dropped.inc(count)
+
+
+class Metrics:
+    """Makes and keeps the metrics of `service` (such as `scene_graph`), and serves them over HTTP if
+    asked.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.registry = CollectorRegistry()
+        ProcessCollector(namespace=service, registry=self.registry)
+        self.rpc = RpcMetrics(
+            requests=self.counter("rpc_requests", "Calls that ended, by their code.", ("method", "code")),
+            duration=self.histogram("rpc_duration_seconds", "From a call's arrival to its end.", ("method",)),
+            in_flight=self.gauge("rpc_in_flight", "Calls in progress.", ("method",)),
+        )
+        self._http: tuple[WSGIServer, threading.Thread] | None = None
+
+    def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
+        """A counter; `_total` is added to its name."""
+        return Counter(f"{self.service}_{name}", help_text, labels, registry=self.registry)
+
+    def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
+        """A value that goes up and down."""
+        return Gauge(f"{self.service}_{name}", help_text, labels, registry=self.registry)
+
+    def histogram(
+        self,
+        name: str,
+        help_text: str,
+        labels: Sequence[str] = (),
+        *,
+        buckets: Sequence[float] = DURATION_BUCKETS_S,
+    ) -> Histogram:
+        """A distribution; the default buckets are for durations in seconds."""
+        return Histogram(
+            f"{self.service}_{name}", help_text, labels, registry=self.registry, buckets=tuple(buckets)
+        )
+
+    def batcher(self, depth: Callable[[], float], *, name: str = "batch") -> BatcherMetrics:
+        """The observer for one batcher. `depth` is asked for the number of waiting items at each scrape."""
+        self.gauge(f"{name}_queue_depth", "Items that wait for the device.").set_function(depth)
+        return BatcherMetrics(
+            size=self.histogram(f"{name}_size", "Items in a batch.", buckets=BATCH_SIZE_BUCKETS),
+            queue=self.histogram(f"{name}_queue_seconds", "Wait of a batch's oldest item."),
+            run=self.histogram(f"{name}_run_seconds", "A batch on the device."),
+            refused=self.counter(f"{name}_refused", "Items that found the queue full."),
+            dropped=self.counter(f"{name}_dropped", "Items dropped before the device saw them."),
+        )
+
+    def value(self, name: str, labels: dict[str, str] | None = None) -> float | None:
+        """The present value of one sample by its full name, or None; for tests and for `doctor`."""
+        return self.registry.get_sample_value(name, labels or {})
+
+    def text(self) -> str:
+        """Everything, in the Prometheus text format."""
+        return generate_latest(self.registry).decode()
+
+    def start_http(self, host: str, port: int) -> int:
+        """Serve `/metrics` from a thread of its own; returns the port. OSError if the port is taken."""
+        if self._http is not None:
+            raise RuntimeError("metrics are already being served")
+        self._http = start_http_server(port, addr=host, registry=self.registry)
+        return int(self._http[0].server_port)
+
+    def close(self) -> None:
+        """Stop serving; harmless if nothing is served."""
+        if self._http is None:
+            return
+        server, thread = self._http
+        self._http = None
+        server.shutdown()
+        server.server_close()
+        thread.join()
