@@ -22,8 +22,9 @@ from serving.weights import WeightStore
 def fetch_all(console: Console) -> None:
     """Everything the mesh reads from disk, so that no process fetches while it starts."""
     store = WeightStore()
-    store.fetch_many([info.name for info in store.list()])
-    prepare(store, console)
+    names = [info.name for info in store.list()]
+    store.fetch_many(names)
+    prepare(store, names, console)
 
 
 def up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -10,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from serving.weights import WeightStore
+
+YOLO_ARTIFACTS = ("yolo26n", "yolo26n-seg")
+BASE_ARTIFACT = "smollm2-135m-instruct-gguf"
 
 app = typer.Typer(help="Fetch, verify and list the weights of the mesh.", no_args_is_help=True)
 
@@ -59,9 +63,8 @@ def fetch(
     """Downloads what is missing, verifies it, and builds what is derived from it (ONNX graphs, the language base)."""
     store = WeightStore()
     console = Console(stderr=True)
-    paths = {name: str(store.fetch(name)) for name in (artifacts or [info.name for info in store.list()])}
-    if not artifacts:
-        paths |= prepare(store, console)
+    names = artifacts or [info.name for info in store.list()]
+    paths = dict(zip(names, map(str, store.fetch_many(names)), strict=True)) | prepare(store, names, console)
     if as_json:
         print(json.dumps({"root": str(store.root), "paths": paths}))
     else:
@@ -83,16 +86,22 @@ def verify(
         Console().print(f"verified: {', '.join(verified) or 'nothing is cached'}")
 
 
-def prepare(store: WeightStore, console: Console) -> dict[str, str]:
-    """Builds everything that is derived from weights, so that starting the mesh only reads; paths by product."""
-    # These import ultralytics and torch, which no other command needs.
-    from llm_server.base_model import prepare_base
-    from serving.weights.yolo_export import exported_onnx
+def prepare(store: WeightStore, names: Iterable[str], console: Console) -> dict[str, str]:
+    """Builds what is derived from the named artifacts, so that starting the mesh only reads; paths by product.
 
+    Raises UnknownArtifactError or WeightsUnavailableError as the store does.
+    """
     products: dict[str, str] = {}
-    for name in ("yolo26n", "yolo26n-seg"):
-        with console.status(f"exporting {name} to ONNX (once)"):
-            products[f"{name}.onnx"] = str(exported_onnx(store, name))
-    with console.status("converting the language model to safetensors (once)"):
-        products["smollm2-135m-instruct"] = str(prepare_base(store))
+    for name in names:
+        if name in YOLO_ARTIFACTS:
+            from serving.weights.yolo_export import exported_onnx
+
+            with console.status(f"exporting {name} to ONNX (once)"):
+                products[f"{name}.onnx"] = str(exported_onnx(store, name))
+        elif name == BASE_ARTIFACT:
+            # Imports torch, which only this artifact needs.
+            from llm_server.base_model import prepare_base
+
+            with console.status("converting the language model to safetensors (once)"):
+                products["smollm2-135m-instruct"] = str(prepare_base(store))
     return products
