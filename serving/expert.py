@@ -1,15 +1,15 @@
-"""What the vision experts share: the way of one image through decoding, preprocessing, the device and
+"""What the vision experts share: the way of one image through decoding, preprocessing, device and
 postprocessing.
 
-An expert's `service.py` reads:
+`__main__.py` makes the `Stages` of its model, `service.py` sends each image through them:
 
-    result, timings = await run_stages(
+    stages = Stages(model.infer, metrics=metrics, max_batch=engine.max_batch, max_queue=64)
+
+    result, timings = await stages.run(
         request.image.data,
-        lambda image: self._model.preprocess(image, params),
-        self._batcher,
-        lambda raw: self._model.postprocess(raw, params),
-        self._pool,
-        timeout_s(context),
+        lambda image: model.preprocess(image, params),
+        lambda raw: model.postprocess(raw, params),
+        time_left_s(context),
     )
 """
 
@@ -18,9 +18,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 import grpc
 import numpy as np
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from serving.batcher import Batcher
 from serving.errors import DeadlineUnreachableError
 from serving.image import ImageLimits, decode_image
+from serving.telemetry.metrics import Metrics
 from serving.timings import StageTimings
 
 Prepared = TypeVar("Prepared")
@@ -38,6 +39,56 @@ T = TypeVar("T")
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB, EXIF orientation applied."""
+
+
+class Stages(Generic[Prepared, Raw]):
+    """The batcher, thread pool and counters of one expert.
+
+    `infer` is the blocking model call, n prepared images to n raw outputs; `max_batch`, `max_queue`, `cost`
+    and `max_cost` are the batcher's. `workers` threads decode, preprocess and postprocess.
+    """
+
+    def __init__(
+        self,
+        infer: Callable[[Sequence[Prepared]], Sequence[Raw]],
+        *,
+        metrics: Metrics,
+        max_batch: int,
+        max_queue: int,
+        workers: int = 2,
+        cost: Callable[[Prepared], float] | None = None,
+        max_cost: float | None = None,
+        limits: ImageLimits | None = None,
+    ) -> None:
+        self._metrics = metrics.batcher(lambda: self._batcher.queued)
+        self._batcher: Batcher[Prepared, Raw] = Batcher(
+            self._metrics.watching(infer),
+            max_batch=max_batch,
+            max_queue=max_queue,
+            cost=cost,
+            max_cost=max_cost,
+        )
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stage")
+        self._limits = limits
+
+    async def run(
+        self,
+        image_bytes: bytes,
+        preprocess: Callable[[Image], Prepared],
+        postprocess: Callable[[Raw], Result],
+        timeout_s: float | None = None,
+    ) -> tuple[Result, StageTimings]:
+        """Take one image file through all stages; see `run_stages`."""
+        result, timings = await run_stages(
+            image_bytes, preprocess, self._batcher, postprocess, self._pool, timeout_s, limits=self._limits
+        )
+        self._metrics.on_stages(timings)
+        return result, timings
+
+    async def close(self) -> None:
+        """Finish what was accepted and give the threads back; new images are refused as SHUTTING_DOWN."""
+        await self._batcher.close()
+        self._pool.shutdown(wait=False)
 
 
 async def run_stages(
@@ -76,7 +127,7 @@ async def run_stages(
     )
 
 
-def timeout_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+def time_left_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     """Seconds until the caller's deadline, None without one. grpc.aio does not pass it on by itself."""
     remaining: float | None = context.time_remaining()
     return remaining

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -22,6 +22,11 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
+
+from serving.timings import StageTimings
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # From a cached reply to a long answer, in seconds.
 DURATION_BUCKETS_S: Final = (
@@ -44,31 +49,28 @@ class RpcMetrics:
 
 @dataclass(frozen=True)
 class BatcherMetrics:
-    """The observer a batcher reports to; every method is cheap and may be called from any thread."""
+    """What a batcher and the stages around it did. Cheap, and safe from any thread."""
 
     size: Histogram
-    queue: Histogram
     run: Histogram
-    refused: Counter
-    dropped: Counter
+    stage: Histogram
 
-    def on_batch(self, size: int, queue_s: float, run_s: float) -> None:
-        """A batch of `size` items ran for `run_s` seconds; its oldest item had waited `queue_s`
-        seconds.
-        """
-        self.size.observe(size)
-        self.queue.observe(queue_s)
-        self.run.observe(run_s)
+    def watching(self, run: Callable[[Sequence[T]], Sequence[R]]) -> Callable[[Sequence[T]], Sequence[R]]:
+        """`run`, with the size and duration of each batch counted; give it to the batcher in place of `run`."""
 
-    def on_refused(self) -> None:
-        """An item found the queue full."""
-        self.refused.inc()
+        def watched(items: Sequence[T]) -> Sequence[R]:
+            self.size.observe(len(items))
+            with self.run.time():
+                return run(items)
 
-    def on_dropped(self, count: int = 1) -> None:
-        """`count` items were dropped before the device saw them: the caller left or the deadline was
-        hopeless.
-        """
-        self.dropped.inc(count)
+        return watched
+
+    def on_stages(self, timings: StageTimings) -> None:
+        """One image went through all stages."""
+        self.stage.labels("queue").observe(timings.queue_s)
+        self.stage.labels("preprocess").observe(timings.preprocess_s)
+        self.stage.labels("inference").observe(timings.inference_s)
+        self.stage.labels("postprocess").observe(timings.postprocess_s)
 
 
 class Metrics:
@@ -108,15 +110,17 @@ class Metrics:
             f"{self.service}_{name}", help_text, labels, registry=self.registry, buckets=tuple(buckets)
         )
 
-    def batcher(self, depth: Callable[[], float], *, name: str = "batch") -> BatcherMetrics:
-        """The observer for one batcher. `depth` is asked for the number of waiting items at each scrape."""
-        self.gauge(f"{name}_queue_depth", "Items that wait for the device.").set_function(depth)
+    def batcher(self, depth: Callable[[], float]) -> BatcherMetrics:
+        """The metrics of the process's batcher. `depth` is asked for the number of waiting items at each
+        scrape.
+
+        Refused and dropped items are in `rpc_requests_total` already, by code.
+        """
+        self.gauge("batch_queue_depth", "Items that wait for the device.").set_function(depth)
         return BatcherMetrics(
-            size=self.histogram(f"{name}_size", "Items in a batch.", buckets=BATCH_SIZE_BUCKETS),
-            queue=self.histogram(f"{name}_queue_seconds", "Wait of a batch's oldest item."),
-            run=self.histogram(f"{name}_run_seconds", "A batch on the device."),
-            refused=self.counter(f"{name}_refused", "Items that found the queue full."),
-            dropped=self.counter(f"{name}_dropped", "Items dropped before the device saw them."),
+            size=self.histogram("batch_size", "Items in a batch.", buckets=BATCH_SIZE_BUCKETS),
+            run=self.histogram("batch_run_seconds", "A batch on the device."),
+            stage=self.histogram("stage_seconds", "One image in one stage.", ("stage",)),
         )
 
     def value(self, name: str, labels: dict[str, str] | None = None) -> float | None:
