@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.prompt import MAX_LINE_CHARACTERS, neutralise_line
+from gateway.verbalizer.collavo import NOTHING
 from gateway.verbalizer.names import UNLABELLED, display_name
 from gateway.verbalizer.phrase import Box, Part, Verbalization, join, listing, union
 
@@ -35,8 +36,6 @@ MAX_OBJECTS = 20
 MAX_RELATIONS = 10
 MAX_LINES = 12
 MAX_NAME_CHARACTERS = 40
-
-NOTHING = "None of detailed object information for image."
 
 
 @dataclass(frozen=True)
