@@ -1,0 +1,157 @@
+"""An answer, from the picture to the last token, as a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import grpc
+
+from gateway.llm import LLM_SERVER, LanguageModels, Lookup
+from gateway.perceive import Perceiver, Stopwatch, missing, refuse_bad_image
+from gateway.prompt import neutralise
+from gateway.telemetry import GatewayMetrics
+from gateway.translation import Seen, crayon_maps, seen_in, verbalize
+from gateway.wording import Wording, wording
+from polysight.gateway.v1 import polysight_pb2
+from polysight.llm.v1 import generation_pb2
+from serving.errors import InternalError, InvalidFieldError, PolysightError
+from serving.request_id import current_request_id
+from serving.timings import duration
+
+Events = AsyncGenerator[polysight_pb2.AnswerResponse, None]
+
+
+class Answerer:
+    """Experts first, then the language model, over what the experts saw.
+
+    Args:
+        perceiver: the experts.
+        models: the language models.
+        default: the words when no model says what it wants.
+        reserve_s: of a caller's deadline, what is kept for the language model.
+        lookup_s: how long to wait for what the model wants.
+        metrics: where it is counted.
+    """
+
+    def __init__(
+        self,
+        perceiver: Perceiver,
+        models: LanguageModels,
+        *,
+        default: Wording,
+        reserve_s: float,
+        lookup_s: float,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._perceiver = perceiver
+        self._models = models
+        self._default = default
+        self._reserve_s, self._lookup_s = reserve_s, lookup_s
+        self._metrics = metrics
+
+    async def answer(self, request: polysight_pb2.AnswerRequest, remaining_s: float | None) -> Events:
+        """One report per expert, the verbalization, tokens, `done`; `remaining_s` is until the caller's deadline.
+
+        Raises Image*Error, InvalidFieldError and ModelNotFoundError before anyone is asked; what keeps the
+        language model from answering after the verbalization. Closing the generator ends all work for it.
+        """
+        watch = Stopwatch()
+        turns = harmless(request.turns)
+        image = self._perceiver.admit(request.image)
+        options = request.options
+        async with Lookup(self._models, request.model, self._lookup_s) as lookup:
+            grid = wording(options, lookup.known, self._default).crayon_grid
+            reports: list[polysight_pb2.ExpertReport] = []
+            asked = self._perceiver.reports(
+                image, options, watch.left_of(remaining_s), self._reserve_s, crayon_grid=grid
+            )
+            async with aclosing(asked) as incoming:
+                async for report in incoming:
+                    reports.append(report)
+                    yield polysight_pb2.AnswerResponse(expert_report=report)
+            refuse_bad_image(reports)
+            perceived_s = watch()
+            model, trouble = await _model(lookup)
+        words = wording(options, model, self._default)
+        seen = seen_in(reports)
+        begun_s = watch()
+        verbalization = verbalize(seen, words.form, words.crayon_grid)
+        timings = polysight_pb2.AnswerTimings(
+            perceive=duration(perceived_s), verbalize=duration(watch() - begun_s)
+        )
+        yield polysight_pb2.AnswerResponse(verbalization=verbalization)
+        if model is None:
+            assert trouble is not None  # one of the two is there
+            raise trouble
+        asking = generation_request(request, turns, verbalization.text, seen, model, words)
+        last: generation_pb2.Done | None = None
+        generating = self._models.generate(asking, watch.left_of(remaining_s))
+        async with aclosing(generating) as responses:
+            async for response in responses:
+                if response.HasField("done"):
+                    last = response.done
+                    break
+                if not timings.HasField("time_to_first_token"):
+                    timings.time_to_first_token.CopyFrom(duration(watch()))
+                    self._metrics.on_first_token(watch())
+                yield polysight_pb2.AnswerResponse(token=response.token)
+        if last is None:
+            raise InternalError(f"{LLM_SERVER} ended the answer without saying that it is done")
+        timings.total.CopyFrom(duration(watch()))
+        timings.generation.CopyFrom(last.timings)
+        yield polysight_pb2.AnswerResponse(
+            done=polysight_pb2.AnswerDone(
+                finish_reason=last.finish_reason,
+                text=last.text,
+                usage=last.usage,
+                timings=timings,
+                model=last.model,
+                adapters=last.adapters,
+                missing=missing(reports),
+                seed=last.seed,
+                request_id=current_request_id(),
+            )
+        )
+
+
+def harmless(turns: Sequence[generation_pb2.Turn]) -> list[generation_pb2.Turn]:
+    """The conversation with every control token in it broken; raises InvalidFieldError if no question ends it."""
+    if not turns or turns[-1].role != generation_pb2.ROLE_USER:
+        raise InvalidFieldError(
+            "turns: the last one must be the user's question",
+            metadata={"field": "turns", "rule": "last_is_user"},
+        )
+    return [generation_pb2.Turn(role=turn.role, text=neutralise(turn.text)) for turn in turns]
+
+
+def generation_request(
+    request: polysight_pb2.AnswerRequest,
+    turns: Sequence[generation_pb2.Turn],
+    verbalized_text: str,
+    seen: Seen,
+    model: generation_pb2.ModelInfo,
+    words: Wording,
+) -> generation_pb2.GenerateRequest:
+    """What the language model server is asked; picture and crayon maps only for a model that looks at them."""
+    return generation_pb2.GenerateRequest(
+        model=request.model,
+        adapters=request.adapters if request.HasField("adapters") else None,
+        turns=turns,
+        image=request.image if model.uses_image else None,
+        verbalized_text=verbalized_text,
+        crayon=crayon_maps(seen, words.crayon_grid) if model.uses_crayon else None,
+        sampling=request.sampling if request.HasField("sampling") else None,
+        stop=request.stop,
+        seed=request.seed if request.HasField("seed") else None,
+    )
+
+
+async def _model(
+    lookup: Lookup,
+) -> tuple[generation_pb2.ModelInfo, None] | tuple[None, Exception]:
+    """What the model wants, or why nobody could say: the verbalization is still owed to the caller then."""
+    try:
+        return await lookup.result(), None
+    except (PolysightError, grpc.RpcError) as error:
+        return None, error

@@ -1,0 +1,173 @@
+"""The experts as the gateway sees them: one interface, one remote implementation, one table of who there is.
+
+What changes how an expert behaves (a cache, single flight) wraps the same interface. To add one: a row
+in `KINDS`, and its sentence in `gateway.translation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from polysight.common.v1 import geometry_pb2, image_pb2
+from polysight.gateway.v1 import polysight_pb2
+from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
+
+ExpertId: TypeAlias = polysight_pb2.Expert
+Result: TypeAlias = (
+    panoptic_pb2.SegmentResponse
+    | detection_pb2.DetectResponse
+    | scene_graph_pb2.GenerateSceneGraphResponse
+    | ocr_pb2.RecognizeTextResponse
+)
+
+
+class ImageField:
+    """Field `image` of an expert's request, put on the wire format once for all experts.
+
+    A protobuf message is the concatenation of its fields, and every expert's request has the same message in
+    the same field number, so a request is these bytes followed by the bytes of its options: the picture is
+    encoded once, whatever the number of experts.
+    """
+
+    __slots__ = ("data", "wire")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.wire = panoptic_pb2.SegmentRequest(image=image_pb2.Image(data=data)).SerializeToString()
+
+
+@dataclass(frozen=True)
+class ExpertOptions:
+    """What a request asks of the experts; each takes from it what concerns it.
+
+    Attributes:
+        vocabulary: words to look for; empty for all that the detection expert knows.
+        mask_encoding: how masks come back.
+        crayon_grid: rows and columns of the panoptic index grid wanted besides, or None.
+    """
+
+    vocabulary: tuple[str, ...] = ()
+    mask_encoding: geometry_pb2.MaskEncoding = geometry_pb2.MASK_ENCODING_UNSPECIFIED
+    crayon_grid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ExpertReply:
+    """What an expert said, and whether it was known already."""
+
+    result: Result
+    cached: bool = False
+
+
+class Expert(Protocol):
+    """Someone who looks at one picture."""
+
+    async def call(self, image: ImageField, options: ExpertOptions, timeout_s: float) -> ExpertReply:
+        """Look at `image` within `timeout_s` seconds.
+
+        Raises whatever went wrong: a PolysightError, a grpc.RpcError, TimeoutError. Cancelling the call
+        cancels the work.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ExpertKind:
+    """How one kind of expert is asked.
+
+    Attributes:
+        expert: its number in the contract.
+        name: its name in settings, metrics and provenance.
+        field: where its result goes in `ExpertReport`.
+        method: full gRPC method path.
+        parse: bytes of a reply to the result.
+        options: its request without the image.
+    """
+
+    expert: ExpertId
+    name: str
+    field: str
+    method: str
+    parse: Callable[[bytes], Result]
+    options: Callable[[ExpertOptions], Message]
+
+
+def _panoptic(options: ExpertOptions) -> panoptic_pb2.SegmentRequest:
+    request = panoptic_pb2.SegmentRequest(mask_encoding=options.mask_encoding)
+    if options.crayon_grid is not None:
+        height, width = options.crayon_grid
+        request.grids.add(height=height, width=width)
+    return request
+
+
+def _detection(options: ExpertOptions) -> detection_pb2.DetectRequest:
+    return detection_pb2.DetectRequest(vocabulary=options.vocabulary)
+
+
+def _scene_graph(options: ExpertOptions) -> scene_graph_pb2.GenerateSceneGraphRequest:
+    return scene_graph_pb2.GenerateSceneGraphRequest(mask_encoding=options.mask_encoding)
+
+
+def _ocr(_: ExpertOptions) -> ocr_pb2.RecognizeTextRequest:
+    return ocr_pb2.RecognizeTextRequest()
+
+
+KINDS: Sequence[ExpertKind] = (
+    ExpertKind(
+        polysight_pb2.EXPERT_PANOPTIC,
+        "panoptic",
+        "panoptic",
+        "/polysight.vision.v1.PanopticService/Segment",
+        panoptic_pb2.SegmentResponse.FromString,
+        _panoptic,
+    ),
+    ExpertKind(
+        polysight_pb2.EXPERT_DETECTION,
+        "detection",
+        "detection",
+        "/polysight.vision.v1.DetectionService/Detect",
+        detection_pb2.DetectResponse.FromString,
+        _detection,
+    ),
+    ExpertKind(
+        polysight_pb2.EXPERT_SCENE_GRAPH,
+        "scene_graph",
+        "scene_graph",
+        "/polysight.vision.v1.SceneGraphService/GenerateSceneGraph",
+        scene_graph_pb2.GenerateSceneGraphResponse.FromString,
+        _scene_graph,
+    ),
+    ExpertKind(
+        polysight_pb2.EXPERT_OCR,
+        "ocr",
+        "ocr",
+        "/polysight.vision.v1.OcrService/RecognizeText",
+        ocr_pb2.RecognizeTextResponse.FromString,
+        _ocr,
+    ),
+)
+"""Every kind of expert, in the order of the contract's enum."""
+
+KIND_OF: dict[ExpertId, ExpertKind] = {kind.expert: kind for kind in KINDS}
+EXPERT_NAMED: dict[str, ExpertId] = {kind.name: kind.expert for kind in KINDS}
+
+
+class RemoteExpert:
+    """An expert in another process."""
+
+    def __init__(self, kind: ExpertKind, channel: grpc.aio.Channel) -> None:
+        self._kind = kind
+        # No serializer: requests are bytes already (see ImageField).
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, Result] = channel.unary_unary(
+            kind.method, request_serializer=None, response_deserializer=kind.parse
+        )
+
+    async def call(self, image: ImageField, options: ExpertOptions, timeout_s: float) -> ExpertReply:
+        """Ask over gRPC. Raises grpc.RpcError."""
+        request = image.wire + self._kind.options(options).SerializeToString()
+        return ExpertReply(await self._call(request, timeout=timeout_s))
