@@ -50,11 +50,6 @@ class Letterbox:
     top: int
     left: int
 
-    @property
-    def gain(self) -> float:
-        """Input pixels per picture pixel."""
-        return min(self.input_height / self.height, self.input_width / self.width)
-
     @classmethod
     def fit(cls, height: int, width: int, *, size: int = INPUT_SIZE, rectangular: bool = True) -> Letterbox:
         """Fit a picture into a square of `size`; `rectangular` cuts the padding to what the stride needs."""
@@ -72,10 +67,11 @@ class Letterbox:
 
     def to_picture(self, boxes: Float) -> Float:
         """Boxes (N, 4) xyxy of the input as boxes of the picture, in pixels, clipped to it."""
-        offset = np.array([self.left, self.top, self.left, self.top], np.float32)
-        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
-        scaled: Float = (boxes - offset) / np.float32(self.gain)
-        return np.clip(scaled, np.float32(0), limit)
+        # One gain an axis: each side was rounded to whole pixels on its own.
+        gain = np.array([self.scaled_width / self.width, self.scaled_height / self.height] * 2, np.float32)
+        offset = np.array([self.left, self.top] * 2, np.float32)
+        scaled: Float = (boxes - offset) / gain
+        return np.clip(scaled, np.float32(0), np.array([self.width, self.height] * 2, np.float32))
 
 
 def letterbox(
