@@ -1,7 +1,8 @@
 """Binary masks and the two ways they travel: COCO's compressed run lengths and grey PNG.
 
-Run lengths go down the columns, as `pycocotools.mask` has them. Encoding is pycocotools' own; decoding is
-not, because its C code trusts the counts it is given, and masks arrive here from other processes.
+Run lengths go down the columns, as `pycocotools.mask` has them. The code is not pycocotools': its decoder
+trusts the counts it is given, and masks arrive here from other processes; its encoder reads every pixel of
+the picture, and most masks fill a small window of it.
 
 Coordinates are whole pixels, x to the right, y down, x1 and y1 exclusive.
 """
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
-from pycocotools import mask as coco
 
 MAX_MASK_PIXELS = 50_000_000
 """The most pixels a mask may declare; above it decoding refuses before it allocates."""
@@ -38,12 +38,29 @@ class Rle:
 
 
 def encode_rle(mask: Mask) -> Rle:
-    """Encode a (H, W) bool mask. Raises ValueError for another shape."""
+    """Encode a (H, W) bool mask. Raises ValueError for another number of dimensions."""
     height, width = _two_dimensions(mask)
-    if mask.size == 0:
+    return encode_rle_window(mask, top=0, left=0, height=height, width=width)
+
+
+def encode_rle_window(window: Mask, *, top: int, left: int, height: int, width: int) -> Rle:
+    """Encode a mask of (height, width) that is false outside of the (h, w) bool `window` at (top, left).
+
+    Costs as much as the window is wide. Raises ValueError when the window does not lie within the mask.
+    """
+    rows, columns = _two_dimensions(window)
+    if top < 0 or left < 0 or top + rows > height or left + columns > width:
+        raise ValueError(f"a window of {rows}x{columns} at ({top}, {left}) leaves the {height}x{width} mask")
+    if height * width == 0:
         return Rle(height, width, b"")
-    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return Rle(height, width, encoded["counts"])
+    strip = np.zeros((columns, height), np.bool_)
+    strip[:, top : top + rows] = window.T
+    # One false before and one after: then every run inside the mask has a beginning and an end.
+    edges = np.flatnonzero(np.diff(strip.ravel(), prepend=False, append=False)) + left * height
+    runs = np.diff(edges, prepend=0, append=height * width)
+    if runs[-1] == 0 and len(runs) > 1:
+        runs = runs[:-1]
+    return Rle(height, width, _written(runs))
 
 
 def decode_rle(rle: Rle) -> Mask:
@@ -138,3 +155,20 @@ def _runs(rle: Rle) -> NDArray[np.int64]:
     if runs.min() < 0 or runs.sum() != rle.height * rle.width:
         raise ValueError(f"the run lengths do not cover {rle.height}x{rle.width} pixels")
     return runs
+
+
+def _written(runs: NDArray[np.int64]) -> bytes:
+    """The run lengths in COCO's digits; `_runs` read backwards."""
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    digits = np.zeros((len(numbers), _MAX_DIGITS), np.uint8)
+    used = np.zeros(digits.shape, np.bool_)
+    unfinished = np.ones(len(numbers), np.bool_)
+    for place in range(_MAX_DIGITS):
+        low = numbers & 0x1F
+        numbers >>= 5
+        used[:, place] = unfinished
+        # Done when what is left is nothing but the sign that the highest bit of this digit shows.
+        unfinished = unfinished & (numbers != np.where(low & 0x10, -1, 0))
+        digits[:, place] = low + np.where(unfinished, 0x20, 0) + 48
+    return digits[used].tobytes()

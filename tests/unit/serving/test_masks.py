@@ -20,6 +20,7 @@ from serving.masks import (
     decode_rle,
     encode_png,
     encode_rle,
+    encode_rle_window,
     rle_area,
 )
 
@@ -40,8 +41,10 @@ def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
 
 
 @given(MASKS)
-def test_decoding_agrees_with_pycocotools(mask: np.ndarray) -> None:
+@example(np.ones((3, 5), np.bool_))
+def test_both_ways_agree_with_pycocotools(mask: np.ndarray) -> None:
     rle = encode_rle(mask)
+    assert rle.counts == coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     theirs = coco.decode({"size": [rle.height, rle.width], "counts": rle.counts})
     np.testing.assert_array_equal(decode_rle(rle), theirs.astype(bool))
 
@@ -52,7 +55,25 @@ def test_long_runs(shape: tuple[int, int]) -> None:
     mask = np.zeros(shape, np.bool_)
     mask[:, 1:2] = True
     mask[-1, -1] = True
+    assert encode_rle(mask).counts == coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
+
+
+@given(MASKS, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+def test_a_window_is_encoded_as_its_whole_mask(
+    window: np.ndarray, above: int, below: int, before: int, after: int
+) -> None:
+    whole = np.pad(window, ((above, below), (before, after)))
+    height, width = whole.shape
+    rle = encode_rle_window(window, top=above, left=before, height=height, width=width)
+    assert rle == encode_rle(whole)
+    np.testing.assert_array_equal(decode_rle(rle), whole)
+
+
+@pytest.mark.parametrize(("top", "left"), [(-1, 0), (0, -1), (3, 0), (0, 3)])
+def test_a_window_outside_its_mask_is_refused(top: int, left: int) -> None:
+    with pytest.raises(ValueError, match="leaves"):
+        encode_rle_window(np.ones((2, 2), np.bool_), top=top, left=left, height=4, width=4)
 
 
 @given(MASKS)
