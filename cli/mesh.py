@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -85,10 +86,10 @@ class MeshProcess:
 def is_serving(address: str, timeout_s: float = 2.0) -> bool:
     """Whether the gRPC server at `address` answers its health check with SERVING within `timeout_s` seconds."""
     with grpc.insecure_channel(address) as channel:
+        # The stub's methods are made at run time; its type stubs do not list them.
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
-            reply = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout_s
-            )
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.RpcError:
             return False
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

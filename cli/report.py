@@ -52,7 +52,7 @@ def summary(report: gateway_pb2.ExpertReport) -> str:
         return _counted(triples) or "no relations"
     if kind == "ocr":
         return ", ".join(f"“{line.text}”" for line in report.ocr.lines) or "no text"
-    return report.status.message
+    return str(report.status.message)
 
 
 def line(report: gateway_pb2.ExpertReport) -> str:
