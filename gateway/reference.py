@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,9 @@ VOID = 133
 """Panoptic value of pixels without a segment in the relation model's map."""
 INSTANCE_OFFSET = 1000
 """A panoptic value of the relation model is label + instance * INSTANCE_OFFSET."""
+
+DETECTION_QUERIES = 1847
+"""Names the published detector is asked for: 847 of ADE20K and 1000 of ImageNet."""
 
 
 class ReferenceFailure(ValueError):
@@ -55,6 +59,21 @@ class RelationOutput:
     pairs: NDArray[np.integer]
     scores: NDArray[np.float32]
     panoptic: NDArray[np.integer]
+
+
+def panoptic_arguments(height: int, width: int) -> dict[str, object]:
+    """Arguments of the panoptic post-processing for a map of this size; stuff segments are not fused."""
+    return {
+        "target_sizes": [[height, width]],
+        "threshold": 0.5,
+        "mask_threshold": 0.95,
+        "label_ids_to_fuse": [],
+    }
+
+
+def detection_arguments(height: int, width: int) -> dict[str, object]:
+    """Arguments of the detector's post-processing; the verbalizer's own, higher threshold comes after it."""
+    return {"threshold": 0.1, "target_sizes": [[height, width]]}
 
 
 def crayon_maps(grid: NDArray[np.integer], segments: Sequence[GridSegment]) -> CrayonMaps:
@@ -135,10 +154,26 @@ def scaled_boxes(grid: NDArray[np.integer]) -> Mapping[int, Box]:
     height, width = grid.shape
     scale = np.array([1 / width, 1 / height, 1 / width, 1 / height], np.float32)
     return {
-        segment_id: (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        segment_id: box_of(np.asarray(corners, np.float32) * scale)
         for segment_id, corners in segment_boxes(grid).items()
-        for box in (np.asarray(corners, np.float32) * scale,)
     }
+
+
+def box_of(corners: NDArray[np.float32]) -> Box:
+    """(4,) float32 xyxy as a tuple of floats of the same value."""
+    x0, y0, x1, y1 = (float(value) for value in corners)
+    return x0, y0, x1, y1
+
+
+def text_lines(result: Sequence[Any] | None) -> list[tuple[str, float]]:
+    """Texts and confidences of the published OCR engine's result: a list of [polygon, [text, confidence]].
+
+    Raises:
+        ReferenceFailure: the result is None, which that engine returns for a picture without text.
+    """
+    if result is None:
+        raise ReferenceFailure("no OCR result at all", reference_error="TypeError")
+    return [(line[1][0], line[1][1]) for line in result]
 
 
 def relation_sentence(output: RelationOutput, order: Sequence[int]) -> Verbalization:

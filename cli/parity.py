@@ -1,0 +1,68 @@
+"""`polysight parity prompts SET`: are the prompts those of the published systems, byte for byte?
+
+SET is a folder with `prompts/{collavo,moai}.{json,safetensors}` and `checkpoints/{collavo,moai}*/tokenizer.model`.
+Nothing here knows a particular set: sizes, names and tokenizers come from its files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cli.golden.record import ParityReport
+
+app = typer.Typer(
+    help="Compare this project with golden outputs of the published systems.", no_args_is_help=True
+)
+
+
+@app.callback()
+def parity() -> None:
+    """Keeps `prompts` a command of its own, however many there are."""
+
+
+def run_prompts(set_dir: Path) -> ParityReport:
+    """Compare prompts, crayon maps, token ids, masks and pixel preparation with a golden set.
+
+    Raises:
+        GoldenSetError: the folder is not laid out like a golden set.
+    """
+    from cli.golden.collavo import compare_collavo
+    from cli.golden.moai import compare_moai
+    from cli.golden.record import Record
+    from cli.golden.sets import GoldenPrompts
+
+    record = Record()
+    compare_collavo(GoldenPrompts(set_dir, "collavo"), record)
+    compare_moai(GoldenPrompts(set_dir, "moai"), record)
+    return record.report()
+
+
+@app.command()
+def prompts(
+    set_dir: Annotated[Path, typer.Argument(metavar="SET", exists=True, file_okay=False, help="Golden set.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")] = False,
+) -> None:
+    """Count the golden prompts that are met exactly; exit code 1 if any is not, 2 if SET is not a golden set."""
+    from cli.golden.sets import GoldenSetError
+
+    try:
+        report = run_prompts(set_dir)
+    except GoldenSetError as error:
+        Console(stderr=True).print(f"[red]{error}[/]", highlight=False)
+        raise typer.Exit(2) from error
+    if as_json:
+        typer.echo(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        console = Console()
+        console.print(f"{report.exact} of {report.cases} golden prompts met exactly")
+        for failed in report.failed:
+            console.print(f"  [red]{failed.name}[/]: ", end="")
+            console.print(failed.reason, markup=False, highlight=False)
+    if report.failed:
+        raise typer.Exit(1)
