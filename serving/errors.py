@@ -25,11 +25,11 @@ DETAILS_METADATA_KEY: Final = "grpc-status-details-bin"
 REASON_PREFIX: Final = "ERROR_REASON_"
 INTERNAL_MESSAGE: Final = "internal error"
 
-# Trailers travel as HTTP/2 headers, which peers cap at 8 KiB in all; `grpc-message` is percent-encoded on
-# top.
-MAX_MESSAGE_CHARS: Final = 600
-MAX_METADATA_KEYS: Final = 16
-MAX_METADATA_VALUE_CHARS: Final = 200
+# Trailers travel as HTTP/2 headers, which peers cap at 8 KiB in all. There `grpc-message` has three characters for
+# each byte that is not ASCII, and the details, which repeat the message, are in base64: together below 6 KiB.
+MAX_MESSAGE_BYTES: Final = 600
+MAX_METADATA_BYTES: Final = 2000
+MAX_METADATA_VALUE_BYTES: Final = 300
 
 
 class PolysightError(Exception):
@@ -228,7 +228,7 @@ def status_from_rpc_error(error: grpc.RpcError) -> status_pb2.Status:
             return status
         break
     details = error.details() if callable(getattr(error, "details", None)) else None
-    return status_pb2.Status(code=code, message=_clean(details or "", MAX_MESSAGE_CHARS))
+    return status_pb2.Status(code=code, message=_clean(details or "", MAX_MESSAGE_BYTES))
 
 
 def error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo | None:
@@ -250,10 +250,15 @@ def retry_after_s(status: status_pb2.Status) -> float | None:
 
 
 def _status(error: PolysightError) -> status_pb2.Status:
-    status = status_pb2.Status(code=_number(error.code), message=_clean(error.message, MAX_MESSAGE_CHARS))
+    status = status_pb2.Status(code=_number(error.code), message=_clean(error.message, MAX_MESSAGE_BYTES))
     info = error_details_pb2.ErrorInfo(reason=error.reason_name, domain=ERROR_DOMAIN)
-    for key, value in list(error.metadata.items())[:MAX_METADATA_KEYS]:
-        info.metadata[_clean(key, 64)] = _clean(str(value), MAX_METADATA_VALUE_CHARS)
+    room = MAX_METADATA_BYTES
+    for key, value in error.metadata.items():
+        name, text = _clean(key, 64), _clean(str(value), MAX_METADATA_VALUE_BYTES)
+        room -= len(name.encode()) + len(text.encode())
+        if room < 0:
+            break
+        info.metadata[name] = text
     if (request_id := current_request_id()) and "request_id" not in info.metadata:
         info.metadata["request_id"] = request_id
     status.details.add().Pack(info)
@@ -280,6 +285,8 @@ def _number(code: grpc.StatusCode) -> int:
 
 
 def _clean(text: str, limit: int) -> str:
-    """`text` as valid UTF-8 of at most `limit` characters; a lone surrogate would break the whole reply."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """`text` as valid UTF-8 of at most `limit` bytes; a lone surrogate would break the whole reply."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode("utf-8")
+    return encoded[: limit - 3].decode("utf-8", "ignore") + "…"

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batcher import Batcher
-from serving.errors import DeadlineUnreachableError
+from serving.errors import DeadlineUnreachableError, ShuttingDownError
 from serving.image import ImageLimits, decode_image
 from serving.telemetry.metrics import Metrics
 from serving.timings import StageTimings
@@ -70,6 +70,7 @@ class Stages(Generic[Prepared, Raw]):
         )
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stage")
         self._limits = limits
+        self._closing = False
 
     async def run(
         self,
@@ -79,6 +80,8 @@ class Stages(Generic[Prepared, Raw]):
         timeout_s: float | None = None,
     ) -> tuple[Result, StageTimings]:
         """Take one image file through all stages; see `run_stages`."""
+        if self._closing:
+            raise ShuttingDownError("the server is shutting down and takes no new work")
         result, timings = await run_stages(
             image_bytes, preprocess, self._batcher, postprocess, self._pool, timeout_s, limits=self._limits
         )
@@ -87,6 +90,7 @@ class Stages(Generic[Prepared, Raw]):
 
     async def close(self) -> None:
         """Finish what was accepted and give the threads back; new images are refused as SHUTTING_DOWN."""
+        self._closing = True
         await self._batcher.close()
         self._pool.shutdown(wait=False)
 

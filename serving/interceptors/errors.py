@@ -11,7 +11,8 @@ from google.rpc import code_pb2, status_pb2
 
 from serving.errors import DETAILS_METADATA_KEY, to_status
 from serving.interceptors.around import AroundInterceptor, Behaviour, Context
-from serving.interceptors.metadata import trailers
+from serving.interceptors.metadata import add_trailer, trailers
+from serving.request_id import REQUEST_ID_HEADER, current_request_id
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -43,6 +44,7 @@ class ErrorsInterceptor(AroundInterceptor):
 
 
 async def _abort(context: Context, status: status_pb2.Status) -> None:
+    add_trailer(context, REQUEST_ID_HEADER, current_request_id())
     await context.abort(
         _CODES[status.code],
         status.message,
