@@ -72,21 +72,21 @@ async def fan_out(calls: Mapping[K, Call[R]]) -> AsyncGenerator[Ended[K, R], Non
     iterates over it, cancels all that still run.
     """
     clock = time.perf_counter
-    ends: dict[asyncio.Task[R], float] = {}
+    ends: dict[K, float] = {}
 
-    def note_end(task: asyncio.Task[R]) -> None:
-        # The consumer may be slow to come back for more; that is not the call's time. Reading the exception
-        # here also keeps asyncio from complaining about the calls that nobody waits for any more.
-        ends[task] = clock()
-        if not task.cancelled():
-            task.exception()
+    async def run(key: K, call: Call[R]) -> R:
+        try:
+            return await call.start(call.budget_s)
+        finally:
+            # Here, not where it is yielded: the consumer may be slow to come back for more.
+            ends[key] = clock()
 
     begun = clock()
     running: dict[asyncio.Task[R], tuple[K, float]] = {}
     for key, call in calls.items():
         if call.budget_s > 0:
-            task = asyncio.create_task(_run(call))
-            task.add_done_callback(note_end)
+            task = asyncio.create_task(run(key, call))
+            task.add_done_callback(_retrieve)
             running[task] = (key, call.budget_s)
     try:
         for key, call in calls.items():
@@ -95,9 +95,9 @@ async def fan_out(calls: Mapping[K, Call[R]]) -> AsyncGenerator[Ended[K, R], Non
         while running:
             left = min(budget for _, budget in running.values()) - (clock() - begun)
             done, _ = await asyncio.wait(running, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=ends.__getitem__):
+            for task in sorted(done, key=lambda task: ends[running[task][0]]):
                 key, budget_s = running.pop(task)
-                yield _ended(task, key, ends[task] - begun, budget_s)
+                yield _ended(task, key, ends[key] - begun, budget_s)
             elapsed = clock() - begun
             for task, (key, budget_s) in list(running.items()):
                 if budget_s <= elapsed and not task.done():
@@ -109,8 +109,10 @@ async def fan_out(calls: Mapping[K, Call[R]]) -> AsyncGenerator[Ended[K, R], Non
             task.cancel()
 
 
-async def _run(call: Call[R]) -> R:
-    return await call.start(call.budget_s)
+def _retrieve(task: asyncio.Task[R]) -> None:
+    """Read the exception of a call that nobody may be waiting for, which asyncio would complain about."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _ended(task: asyncio.Task[R], key: K, elapsed_s: float, budget_s: float) -> Ended[K, R]:

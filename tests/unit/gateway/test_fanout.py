@@ -146,6 +146,23 @@ async def test_a_slow_consumer_does_not_count_against_the_calls() -> None:
     assert ends[1].elapsed_s < 0.05
 
 
+async def test_calls_that_end_in_the_same_turn_of_the_loop_all_count() -> None:
+    gate = asyncio.Event()
+
+    def after(steps: int) -> Callable[[float], Awaitable[str]]:
+        async def wait(budget_s: float) -> str:
+            await gate.wait()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            return str(steps)
+
+        return wait
+
+    asyncio.get_running_loop().call_later(0.02, gate.set)
+    ends = await collect({str(steps): Call(after(steps), 1.0) for steps in range(6)})
+    assert [end.result for end in ends] == [str(steps) for steps in range(6)]
+
+
 KINDS: dict[str, Callable[[str], Callable[[float], Awaitable[str]]]] = {
     "ok": lambda name: Source(name, 0.0),
     "fails": lambda name: Source(name, 0.0, RuntimeError(name)),
