@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from serving.errors import DeadlineUnreachableError, QueueFullError, ShuttingDownError
 from serving.latency import LatencyEstimate
@@ -37,30 +37,6 @@ class Batched(Generic[R]):
     batch_size: int
 
 
-class BatcherObserver(Protocol):
-    """Told what happens to items, in terms of metrics; every method must be cheap."""
-
-    def on_batch(self, size: int, queue_s: float, run_s: float) -> None:
-        """`size` items ran for `run_s` seconds; the first of them had waited `queue_s` seconds."""
-
-    def on_refused(self) -> None:
-        """An item found the queue full."""
-
-    def on_dropped(self, count: int = 1) -> None:
-        """`count` items will never reach the device: the caller left, or the deadline was hopeless."""
-
-
-class _NobodyWatches:
-    def on_batch(self, size: int, queue_s: float, run_s: float) -> None:
-        """Nothing to tell."""
-
-    def on_refused(self) -> None:
-        """Nothing to tell."""
-
-    def on_dropped(self, count: int = 1) -> None:
-        """Nothing to tell."""
-
-
 @dataclass(eq=False)
 class _Entry(Generic[T, R]):
     item: T
@@ -75,7 +51,7 @@ class Batcher(Generic[T, R]):
 
     `max_batch` items at most share a batch; `max_queue` may wait (those on the device do not count). With
     `cost`, a batch also stops below `max_cost` in all; a single item above it runs alone. `cost` must be
-    finite and not negative. `observer` hears of every batch, refusal and drop.
+    finite and not negative.
     """
 
     def __init__(
@@ -86,7 +62,6 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         cost: Callable[[T], float] | None = None,
         max_cost: float | None = None,
-        observer: BatcherObserver | None = None,
     ) -> None:
         if max_batch < 1 or max_queue < 1:
             raise ValueError(f"max_batch and max_queue must be at least 1, not {max_batch} and {max_queue}")
@@ -99,7 +74,6 @@ class Batcher(Generic[T, R]):
         self._max_queue = max_queue
         self._cost = cost
         self._max_cost = math.inf if max_cost is None else max_cost
-        self._observer = observer or _NobodyWatches()
         self._waiting: deque[_Entry[T, R]] = deque()
         self._arrived = asyncio.Event()
         self._estimate = LatencyEstimate()
@@ -128,7 +102,6 @@ class Batcher(Generic[T, R]):
         if not (math.isfinite(cost) and cost >= 0):
             raise ValueError(f"the cost of an item must be finite and not negative, not {cost}")
         if len(self._waiting) >= self._max_queue:
-            self._observer.on_refused()
             raise QueueFullError(
                 f"the queue is full with {len(self._waiting)} requests",
                 metadata={"queued": str(len(self._waiting))},
@@ -149,8 +122,8 @@ class Batcher(Generic[T, R]):
         finally:
             if alarm is not None:
                 alarm.cancel()
-            if entry.future.cancelled() and self._withdraw(entry):
-                self._observer.on_dropped()
+            if entry.future.cancelled():
+                self._withdraw(entry)
 
     async def close(self) -> None:
         """Refuse new work, finish what was accepted, give the thread back. May be called more than once."""
@@ -181,7 +154,6 @@ class Batcher(Generic[T, R]):
             entry = self._waiting[0]
             if entry.future.done():
                 self._waiting.popleft()
-                self._observer.on_dropped()
                 continue
             if self._hopeless(entry, now):
                 self._waiting.popleft()
@@ -203,7 +175,6 @@ class Batcher(Generic[T, R]):
         outcome = await loop.run_in_executor(self._device, self._compute, [entry.item for entry in batch])
         self._busy_until = None
         run_s = loop.time() - start
-        self._observer.on_batch(len(batch), start - batch[0].arrived, run_s)
         if isinstance(outcome, Exception):
             for entry in batch:
                 if not entry.future.done():
@@ -233,7 +204,6 @@ class Batcher(Generic[T, R]):
         return entry.deadline is not None and start + self._estimate.seconds(entry.cost) >= entry.deadline
 
     def _unreachable(self, entry: _Entry[T, R], now: float, start: float) -> DeadlineUnreachableError:
-        self._observer.on_dropped()
         remaining = max(0.0, (entry.deadline or now) - now)
         needed = start - now + self._estimate.seconds(entry.cost)
         if remaining > 0:

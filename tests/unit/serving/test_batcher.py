@@ -288,43 +288,6 @@ async def test_close_drains_what_was_accepted_and_refuses_the_rest() -> None:
     await asyncio.gather(*closing)
 
 
-class Tally:
-    """An observer that counts."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.refused = self.dropped = 0
-
-    def on_batch(self, size: int, queue_s: float, run_s: float) -> None:
-        assert queue_s >= 0
-        assert run_s > 0
-        self.batches.append(size)
-
-    def on_refused(self) -> None:
-        self.refused += 1
-
-    def on_dropped(self, count: int = 1) -> None:
-        self.dropped += count
-
-
-async def test_an_observer_hears_of_each_item_once() -> None:
-    device, tally = Device(), Tally()
-    batcher = Batcher(device.run, max_batch=4, max_queue=3, observer=tally)
-    first = await occupied(batcher, device)
-    rest = submitted(batcher, [1, 2, 3])
-    await until(lambda: batcher.queued == 3)
-    with pytest.raises(QueueFullError):
-        await batcher.submit(4)
-    rest[0].cancel()
-    await until(lambda: batcher.queued == 2)
-    with pytest.raises(DeadlineUnreachableError):
-        await batcher.submit(5, timeout_s=0.01)
-    device.gate.set()
-    await asyncio.gather(first, *rest[1:])
-    await batcher.close()
-    assert (tally.batches, tally.refused, tally.dropped) == ([1, 2], 1, 2)
-
-
 async def test_close_without_work() -> None:
     batcher = Batcher(Device().run, max_batch=1, max_queue=1)
     await batcher.close()
