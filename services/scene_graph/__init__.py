@@ -1,0 +1,1 @@
+"""The scene-graph expert: which object stands in which relation to which."""

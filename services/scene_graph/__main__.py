@@ -1,0 +1,88 @@
+"""The scene-graph process: `python -m services.scene_graph`. Settings: environment, prefix `SCENE_GRAPH_`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before any numeric library is loaded
+
+import asyncio
+
+import grpc
+
+from polysight.common.v1 import model_pb2
+from polysight.vision.v1 import scene_graph_pb2_grpc
+from services.scene_graph.model import SceneGraphModel, SceneGraphParams
+from services.scene_graph.rules import RULES_VERSION
+from services.scene_graph.service import FULL_NAME, SceneGraphExpert, SceneGraphService, describe
+from services.scene_graph.settings import SceneGraphSettings
+from serving.engine import OnnxRuntimeEngine
+from serving.expert import Stages
+from serving.server import Servicer, run, serve
+from serving.settings import load_settings
+from serving.telemetry.metrics import Metrics
+from serving.weights import WeightStore
+from serving.weights.yolo_export import exported_onnx
+
+WEIGHTS = "yolo26n-seg"
+
+
+def load(settings: SceneGraphSettings, store: WeightStore, metrics: Metrics) -> SceneGraphExpert:
+    """Fetch the weights, build and warm up everything that answers. Blocking; raises WeightsUnavailableError."""
+    info = store.licence(WEIGHTS)
+    engine = OnnxRuntimeEngine(
+        exported_onnx(store, WEIGHTS), threads=settings.threads, max_batch=settings.max_batch
+    )
+    model = SceneGraphModel(engine)
+    defaults = SceneGraphParams(
+        settings.object_threshold, settings.relation_threshold, settings.max_relations
+    )
+    description = describe(
+        model=model_pb2.ModelRef(
+            name="geometric", version=f"{info.version}+{RULES_VERSION}", engine=engine.name
+        ),
+        defaults=defaults,
+        max_batch=engine.max_batch,
+        weights=[model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)],
+    )
+    model.warm_up(defaults)
+    stages = Stages(
+        model.infer,
+        metrics=metrics,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        workers=settings.workers,
+    )
+    return SceneGraphExpert(model, stages, defaults, description)
+
+
+async def main() -> int:
+    """Wire and serve; returns the exit code."""
+    settings = load_settings(SceneGraphSettings)
+    metrics = Metrics("scene_graph")
+    expert: asyncio.Future[SceneGraphExpert] = asyncio.get_running_loop().create_future()
+    service = SceneGraphService(expert)
+
+    async def warm_up() -> None:
+        expert.set_result(await asyncio.to_thread(load, settings, WeightStore(), metrics))
+
+    async def close() -> None:
+        if expert.done() and not expert.cancelled():
+            await expert.result().stages.close()
+            expert.result().model.close()
+
+    def add(server: grpc.aio.Server) -> None:
+        scene_graph_pb2_grpc.add_SceneGraphServiceServicer_to_server(service, server)
+
+    return await serve(
+        service="scene_graph",
+        settings=settings,
+        servicers=[Servicer(FULL_NAME, add)],
+        metrics=metrics,
+        warm_up=warm_up,
+        close=close,
+    )
+
+
+if __name__ == "__main__":
+    run(main())

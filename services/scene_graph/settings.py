@@ -1,0 +1,28 @@
+"""What the scene-graph process can be told from its environment (prefix `SCENE_GRAPH_`)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from serving.settings import Port, ServerSettings
+
+
+class SceneGraphSettings(ServerSettings):
+    """`ServerSettings` and what the expert itself needs; `SCENE_GRAPH_THREADS=1`, and so on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SCENE_GRAPH_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    port: Port = Field(50063, description="gRPC port; 0 picks a free one")
+    metrics_port: Port = Field(0, description="Prometheus HTTP port; 0 serves no metrics")
+
+    threads: int = Field(0, ge=0, description="threads of the network; 0: one per core")
+    workers: int = Field(2, ge=1, description="threads that decode, resize, draw masks and apply the rules")
+    max_batch: int = Field(4, ge=1, le=64, description="images that share a batch")
+    max_queue: int = Field(64, ge=1, description="images that wait; one more is refused with QUEUE_FULL")
+
+    object_threshold: float = Field(0.4, ge=0, le=1, description="least score of an object")
+    relation_threshold: float = Field(0.3, ge=0, le=1, description="least score of a relation")
+    max_relations: int = Field(100, ge=1, le=100, description="the most relations of one image")
