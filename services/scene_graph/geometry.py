@@ -181,29 +181,31 @@ def _shared(first: Bool, second: Bool) -> Real:
     """(N, N): cells that mask i of `first` shares with mask j of `second`."""
     count = len(first)
     flat_first = first.reshape(count, -1).astype(np.float32)
-    flat_second = second.reshape(count, -1).astype(np.float32)
+    flat_second = flat_first if second is first else second.reshape(count, -1).astype(np.float32)
     return (flat_first @ flat_second.T).astype(np.float64)  # counts below 2**24 are exact
 
 
 def _grown(masks: Bool, reach: int) -> Bool:
     """Each mask with every cell within `reach` rows and columns of it."""
-    for axis in (1, 2):
-        padding = [(0, 0), (0, 0), (0, 0)]
-        padding[axis] = (reach, reach)
-        padded = np.pad(masks, padding)
-        length = masks.shape[axis]
-        grown = np.zeros_like(masks)
-        for shift in range(2 * reach + 1):
-            grown |= np.take(padded, range(shift, shift + length), axis=axis)
-        masks = grown
+    for _ in range(reach):
+        wider = masks.copy()
+        wider[:, 1:] |= masks[:, :-1]
+        wider[:, :-1] |= masks[:, 1:]
+        masks = wider.copy()
+        masks[:, :, 1:] |= wider[:, :, :-1]
+        masks[:, :, :-1] |= wider[:, :, 1:]
     return masks
 
 
 def _between(masks: Bool, *, axis: int) -> Bool:
-    """Cells with a cell of the mask before them and one after them along `axis`."""
-    before = np.logical_or.accumulate(masks, axis=axis)
-    after = np.flip(np.logical_or.accumulate(np.flip(masks, axis=axis), axis=axis), axis=axis)
-    between: Bool = before & after
+    """Cells from the first to the last cell of the mask along `axis`, in each of its rows or columns."""
+    length = masks.shape[axis]
+    shape = [1, 1, 1]
+    shape[axis] = length
+    place = np.arange(length, dtype=np.int16).reshape(shape)
+    first = np.expand_dims(masks.argmax(axis=axis), axis).astype(np.int16)
+    last = length - 1 - np.expand_dims(np.flip(masks, axis=axis).argmax(axis=axis), axis).astype(np.int16)
+    between: Bool = (place >= first) & (place <= last) & masks.any(axis=axis, keepdims=True)
     return between
 
 

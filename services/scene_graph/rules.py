@@ -274,7 +274,7 @@ def _over(m: Measures) -> Real:
     picture = m.scene.masks.shape[1]
     gap = (m.top[None, :] - m.bottom[:, None]) / picture
     over = np.clip(m.shared_width, 0, None) / np.minimum(m.width[:, None], m.width[None, :])
-    return (gap > -0.01) * ramp(gap, 0.25, 0.12) * ramp(over, 0.5, 0.8)
+    return ramp(gap, -0.02, 0.0) * ramp(gap, 0.25, 0.12) * ramp(over, 0.5, 0.8)
 
 
 def _in_front(m: Measures) -> Real:
