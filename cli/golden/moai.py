@@ -104,8 +104,13 @@ def _relations(case: Case, *, golden: GoldenPrompts, wanted: Mapping[str, Any]) 
     strength = output.scores[:, 1:].max(axis=1, initial=0.0)
     if wanted.get("topk"):
         case.equal("relations kept", min(MAX_RELATIONS, len(output.labels)), wanted["topk"])
-        golden_strength = sorted(np.float32(score) for score in wanted["scores_in_that_order"])
-        case.equal("their scores", sorted(strength[ours]), golden_strength)
+        strongest = [float(score) for score in strength[ours]]
+        for key in ("scores_in_that_order", "partition_values"):
+            if key in wanted:
+                case.equal(f"their scores ({key})", strongest, sorted(wanted[key], reverse=True))
+        if "order_by_score" in wanted:
+            ranked = [float(strength[row]) for row in wanted["order_by_score"]]
+            case.equal("their order by score", strongest, ranked)
     if not _tie_at_the_edge(strength, len(ours)):
         told = _told(reference.relation_sentence(output, ours))
         case.equal("relations in our order", told, _split(wanted["text"]))

@@ -76,7 +76,7 @@ def squash_eval(image: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]
 
 def normalisation_tables(dtype: type[np.float32] | type[np.float16]) -> tuple[NDArray[Float], NDArray[Float]]:
     """Mean and standard deviation per channel, times 255, both (3,); constants and product are of `dtype`."""
-    scale = np.array(255, dtype)
+    scale: NDArray[Float] = np.array(255, dtype)
     mean: NDArray[Float] = np.array(_MEAN, dtype)
     std: NDArray[Float] = np.array(_STD, dtype)
     return mean * scale, std * scale
