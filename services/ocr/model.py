@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from services.ocr.binarization import DbSettings, Region, regions_from_map
 from services.ocr.crops import crop_line, reading_quad, turn_upside_down
+from services.ocr.ctc import Reading
 from services.ocr.detection_input import Frame, detector_input, plan_frame
 from services.ocr.geometry import Quad, quad_size
 from services.ocr.orientation import AngleClassifier
@@ -24,6 +25,9 @@ from serving.engine import Engine
 
 # After mapping back and clipping at the border, less than this (pixels, either side) is no text.
 _LEAST_SIDE = 3.0
+# How much surer an upright reading must be than the turned one that the angle classifier asked for. Words that read
+# as words both ways ("NO", "96") come out nearly equal, and there the classifier knows better.
+_UPRIGHT_LEAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,9 @@ class OcrModel:
         for owner, (prepared, regions) in enumerate(zip(batch, self._detect(batch), strict=True)):
             for region in regions:
                 _cut(crops, owner, prepared, region)
-        turned = self._turned(crops, [prepared.params.use_angle for prepared in batch])
+        readings, turned = self._read(crops, [prepared.params.use_angle for prepared in batch])
         lines: list[list[RawLine]] = [[] for _ in batch]
-        for index, reading in enumerate(self._recognizer.read(crops.images)):
+        for index, reading in enumerate(readings):
             quad = reading_quad(crops.quads[index], vertical=crops.vertical[index], upside_down=turned[index])
             lines[crops.owners[index]].append(
                 RawLine(quad, reading.text, reading.confidence, upside_down=turned[index])
@@ -163,6 +167,18 @@ class OcrModel:
             width=raw.width,
             height=raw.height,
         )
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run all networks on blank input: the detector for each number of images, the others on full batches."""
+        side = self._limits.min_side
+        blank = self.preprocess(np.zeros((side, side, 3), dtype=np.uint8), OcrParams())
+        for size in batch_sizes:
+            self.infer([blank] * size)
+        for size in (1, self._engines[1].max_batch):
+            lines = [np.zeros((48, 320, 3), dtype=np.uint8)] * size
+            self._recognizer.read(lines)
+            if self._classifier is not None:
+                self._classifier.upside_down(lines)
 
     def close(self) -> None:
         """Close the engines."""
@@ -187,19 +203,27 @@ class OcrModel:
                     )
         return found
 
-    def _turned(self, crops: _Crops, use_angle: Sequence[bool]) -> list[bool]:
-        """Which crops stood on their head; those are turned in place."""
-        turned = [False] * len(crops.images)
-        if self._classifier is None:
-            return turned
-        asked = [i for i, owner in enumerate(crops.owners) if use_angle[owner]]
-        for i, down in zip(
-            asked, self._classifier.upside_down([crops.images[i] for i in asked]), strict=True
-        ):
-            if down:
+    def _read(self, crops: _Crops, use_angle: Sequence[bool]) -> tuple[list[Reading], list[bool]]:
+        """What each crop says, and which ones had to be turned by 180 degrees for it.
+
+        The classifier proposes, recognition decides: it squeezes long lines until it cannot tell, so a line it
+        wants turned is read both ways, in the same batches as the rest.
+        """
+        proposed: list[int] = []
+        if self._classifier is not None:
+            asked = [i for i, owner in enumerate(crops.owners) if use_angle[owner]]
+            down = self._classifier.upside_down([crops.images[i] for i in asked])
+            proposed = [i for i, is_down in zip(asked, down, strict=True) if is_down]
+        readings = self._recognizer.read(
+            [*crops.images, *(turn_upside_down(crops.images[i]) for i in proposed)]
+        )
+        upright, flipped = readings[: len(crops.images)], readings[len(crops.images) :]
+        turned = [False] * len(upright)
+        for i, reading in zip(proposed, flipped, strict=True):
+            if reading.confidence >= upright[i].confidence - _UPRIGHT_LEAD:
+                upright[i] = reading
                 turned[i] = True
-                crops.images[i] = turn_upside_down(crops.images[i])
-        return turned
+        return upright, turned
 
 
 def _cut(crops: _Crops, owner: int, prepared: Prepared, region: Region) -> None:

@@ -1,0 +1,107 @@
+"""The OCR process: `python -m services.ocr`. Settings: `services.ocr.settings`, prefix `OCR_`."""
+
+from __future__ import annotations
+
+import os
+
+# Waiting threads that spin starve the other processes of a small machine; read when numeric libraries load.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from polysight.common.v1 import model_pb2
+from polysight.vision.v1 import ocr_pb2_grpc
+from services.ocr.binarization import DbSettings
+from services.ocr.model import Limits, OcrModel, OcrParams
+from services.ocr.prepare import prepared_model, read_charset
+from services.ocr.service import FULL_NAME, OcrExpert, OcrService, describe
+from services.ocr.settings import OcrSettings
+from serving.engine import OnnxRuntimeEngine
+from serving.expert import Stages
+from serving.server import Servicer, run, serve
+from serving.settings import load_settings
+from serving.telemetry.metrics import Metrics
+from serving.weights import ArtifactInfo, WeightStore
+
+DETECTOR, RECOGNIZER, CLASSIFIER = "ppocrv6-det", "ppocrv6-rec", "ppocr-cls"
+# Raise the number when pre- or post-processing changes what comes out.
+NAME, PROCESSING = "ppocrv6-small", 1
+
+
+def load(settings: OcrSettings, store: WeightStore, metrics: Metrics) -> OcrExpert:
+    """Fetch the weights and build everything that answers. Blocking; raises WeightsUnavailableError."""
+    recognizer_path = prepared_model(store, RECOGNIZER)
+    charset = read_charset(recognizer_path)
+    threads = settings.threads
+    detector = OnnxRuntimeEngine(
+        prepared_model(store, DETECTOR), threads=threads, max_batch=settings.detector_batch
+    )
+    model = OcrModel(
+        detector,
+        OnnxRuntimeEngine(recognizer_path, threads=threads, max_batch=settings.max_crops),
+        OnnxRuntimeEngine(store.fetch(CLASSIFIER), threads=threads, max_batch=settings.max_crops),
+        charset,
+        limits=Limits(min_side=settings.min_side, max_side=settings.max_side),
+        db=DbSettings(max_regions=settings.max_lines),
+    )
+    defaults = OcrParams(settings.min_confidence, settings.min_region_score, settings.use_angle)
+    weights = [store.licence(name) for name in (DETECTOR, RECOGNIZER, CLASSIFIER)]
+    description = describe(
+        model=model_pb2.ModelRef(name=NAME, version=_version(weights), engine=detector.name),
+        charset=charset,
+        defaults=defaults,
+        max_batch=settings.max_batch,
+        weights=[
+            model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)
+            for info in weights
+        ],
+    )
+    stages = Stages(
+        model.infer,
+        metrics=metrics,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        workers=settings.workers,
+    )
+    model.warm_up((1, settings.max_batch))
+    return OcrExpert(model, stages, defaults, description)
+
+
+def _version(weights: Sequence[ArtifactInfo]) -> str:
+    """Changes with any of the three checkpoints and with our own processing."""
+    parts = [*(info.sha256 for info in weights), str(PROCESSING)]
+    return "sha256:" + hashlib.sha256(":".join(parts).encode()).hexdigest()[:12]
+
+
+async def main() -> int:
+    """Wire and serve; returns the exit code."""
+    settings = load_settings(OcrSettings)
+    metrics = Metrics("ocr")
+    expert: asyncio.Future[OcrExpert] = asyncio.get_running_loop().create_future()
+    service = OcrService(expert)
+
+    async def warm_up() -> None:
+        loaded = await asyncio.to_thread(load, settings, WeightStore(), metrics)
+        expert.set_result(loaded)
+
+    async def close() -> None:
+        if expert.done() and not expert.cancelled():
+            await expert.result().stages.close()
+            expert.result().model.close()
+
+    return await serve(
+        service="ocr",
+        settings=settings,
+        servicers=[
+            Servicer(FULL_NAME, lambda server: ocr_pb2_grpc.add_OcrServiceServicer_to_server(service, server))
+        ],
+        metrics=metrics,
+        warm_up=warm_up,
+        close=close,
+    )
+
+
+if __name__ == "__main__":
+    run(main())

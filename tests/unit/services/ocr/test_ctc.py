@@ -1,0 +1,98 @@
+"""Greedy CTC decoding: what it merges, what it drops, how sure it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.ocr.ctc import decode
+
+CHARSET = ("", "a", "b", "c", " ")
+
+
+def one_hot(path: list[int], peak: float = 1.0) -> np.ndarray:
+    """(1, steps, classes) probabilities that follow `path` with `peak`, the rest spread evenly."""
+    rest = (1 - peak) / (len(CHARSET) - 1)
+    table = np.full((len(path), len(CHARSET)), rest, dtype=np.float32)
+    table[np.arange(len(path)), path] = peak
+    return table[None]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ([], ""),
+        ([0, 0, 0], ""),
+        ([1], "a"),
+        ([1, 1, 1], "a"),
+        ([1, 0, 1], "aa"),
+        ([0, 1, 1, 0, 0, 2, 3, 3, 0], "abc"),
+        ([1, 4, 2], "a b"),
+        ([1, 2, 1], "aba"),
+    ],
+)
+def test_a_path_reads_as(path: list[int], text: str) -> None:
+    assert decode(one_hot(path), CHARSET)[0].text == text
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2)),
+        max_size=20,
+    )
+)
+def test_any_alignment_of_a_label_reads_as_the_label(pieces: list[tuple[int, int, int]]) -> None:
+    path: list[int] = []
+    for label, repeats, blanks in pieces:
+        if path and path[-1] == label:
+            path.append(0)  # equal neighbours need a blank between, or they are one letter
+        path += [label] * repeats + [0] * blanks
+    wanted = "".join(CHARSET[label] for label, _, _ in pieces)
+
+    assert decode(one_hot(path), CHARSET)[0].text == wanted
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), max_size=30), st.integers(1, 4))
+def test_staying_longer_on_every_step_changes_nothing(path: list[int], factor: int) -> None:
+    slow = [label for label in path for _ in range(factor)]
+
+    assert decode(one_hot(slow), CHARSET)[0].text == decode(one_hot(path), CHARSET)[0].text
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.floats(0.3, 1.0))
+def test_confidence_is_the_mean_over_the_characters_kept(path: list[int], peak: float) -> None:
+    reading = decode(one_hot(path, peak), CHARSET)[0]
+
+    if reading.text:
+        assert reading.confidence == pytest.approx(peak, abs=1e-6)
+    else:
+        assert reading.confidence == 0.0
+    assert 0.0 <= reading.confidence <= 1.0
+
+
+def test_blanks_and_repeats_do_not_count_towards_the_confidence() -> None:
+    table = np.array(
+        [[[0.6, 0.4, 0, 0, 0], [0.1, 0.9, 0, 0, 0], [0.4, 0.6, 0, 0, 0], [0.2, 0, 0.8, 0, 0]]],
+        dtype=np.float32,
+    )
+
+    reading = decode(table, CHARSET)[0]
+
+    assert (reading.text, reading.confidence) == ("ab", pytest.approx((0.9 + 0.8) / 2))
+
+
+def test_rows_of_a_batch_are_read_apart() -> None:
+    batch = np.concatenate([one_hot([1, 2, 0]), one_hot([3, 3, 3])])
+
+    assert [reading.text for reading in decode(batch, CHARSET)] == ["ab", "c"]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6), (4, 5)])
+def test_an_output_of_another_alphabet_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="charset of 5"):
+        decode(np.zeros(shape, dtype=np.float32), CHARSET)
