@@ -62,10 +62,16 @@ def read_adapter(folder: Path, *, base: str) -> AdapterFiles:
     config = _read_config(folder / CONFIG, name)
     made_for = str(config.get("base_model_name_or_path") or "")
     if _short(made_for) != _short(base):
-        raise AdapterRefused(name, f"it was made for {made_for or 'an unnamed base'}, not {base}", base=made_for)
+        raise AdapterRefused(
+            name, f"it was made for {made_for or 'an unnamed base'}, not {base}", base=made_for
+        )
     if config.get("peft_type") != "LORA":
         raise AdapterRefused(name, f"its kind is {config.get('peft_type')!r}, not LORA")
-    not_plain = [key for key in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices") if config.get(key)]
+    not_plain = [
+        key
+        for key in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
+        if config.get(key)
+    ]
     if config.get("bias", "none") != "none":
         not_plain.append("bias")
     if not_plain:

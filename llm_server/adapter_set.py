@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from llm_server.adapter_files import AdapterFiles, AdapterRefused
@@ -46,10 +46,12 @@ class AdapterSet:
         folder = str(adapter.folder)
         try:
             if self._peft is None:
-                self._peft = PeftModel.from_pretrained(base, folder, adapter_name=adapter.name, is_trainable=False)
+                self._peft = PeftModel.from_pretrained(
+                    base, folder, adapter_name=adapter.name, is_trainable=False
+                )
             else:
                 self._peft.load_adapter(folder, adapter_name=adapter.name, is_trainable=False)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise AdapterRefused(adapter.name, f"its tensors do not fit the base: {error}") from error
         with safe_open(str(adapter.weights), framework="pt") as tensors:
             shipped = set(tensors.keys())
@@ -58,7 +60,9 @@ class AdapterSet:
         expected = set(state)
         if shipped != expected:
             odd = sorted(shipped ^ expected)
-            raise AdapterRefused(adapter.name, f"{len(odd)} tensors do not match the base's layers, such as {odd[0]}")
+            raise AdapterRefused(
+                adapter.name, f"{len(odd)} tensors do not match the base's layers, such as {odd[0]}"
+            )
 
     def apply(self, rows: Sequence[AdapterScales]) -> None:
         """Make the next forward pass use ``rows[r]`` for row ``r`` of its batch."""
@@ -66,7 +70,9 @@ class AdapterSet:
         if self._peft is None or applied == self._applied:
             return
         factors = [dict(scales) for scales in applied]
-        active = tuple(sorted({name for scales in factors for name, factor in scales.items() if factor != 0.0}))
+        active = tuple(
+            sorted({name for scales in factors for name, factor in scales.items() if factor != 0.0})
+        )
         if active != self._active:
             self._peft.base_model.set_adapter(list(active), inference_mode=True)
             self._active = active

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence as SequenceOf
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from typing import Protocol
 
 import numpy as np
@@ -126,6 +127,11 @@ class Engine:
                 raise TimeoutError(f"the generation thread did not end within {timeout_s} s")
 
     @property
+    def slots(self) -> int:
+        """The most sequences that run at a time."""
+        return self._scheduler.max_running
+
+    @property
     def load(self) -> tuple[int, int]:
         """How many sequences run and how many wait, now."""
         with self._changed:
@@ -196,7 +202,8 @@ class Engine:
     def _decode(self, sequences: SequenceOf[Sequence]) -> None:
         try:
             logits = self._runner.decode(
-                [sequence.number for sequence in sequences], [sequence.generated[-1] for sequence in sequences]
+                [sequence.number for sequence in sequences],
+                [sequence.generated[-1] for sequence in sequences],
             )
         except Exception as error:
             self._fail(sequences, error)

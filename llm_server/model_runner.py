@@ -1,8 +1,9 @@
 """Logits from a transformers causal language model with adapters: prompts in chunks, answers in one shared batch.
 
-Implements :class:`llm_server.engine.ModelRunner` with torch. Rows of the batch may differ in length and in adapters; each
-row attends to its own positions only. A prompt is always read on its own, so that its logits do not depend on who else is
-being served; a decoded row does depend on the size of its batch as far as the order of floating-point sums does.
+Implements :class:`llm_server.engine.ModelRunner` with torch. Rows of the batch may differ in length and in adapters;
+each row attends to its own positions only. A prompt is always read on its own, so that its logits do not depend on who
+else is being served; a decoded row does depend on the size of its batch, as far as the order of floating-point sums
+does.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class TorchRunner:
         self._batch = _Batch(DecodeCache(self._layers))
 
     @property
+    def device(self) -> str:
+        """Where it computes: "cpu", "cuda"."""
+        return self._device.type
+
+    @property
     def vocabulary_size(self) -> int:
         """Length of a row of logits."""
         return self._vocabulary
@@ -88,7 +94,8 @@ class TorchRunner:
         del self._prompts[number]
         self._batch.cache.join(prompt.cache)
         self._batch.rows.append(_Row(number, prompt.adapters))
-        return logits[0]
+        only: NDArray[np.float32] = logits[0]
+        return only
 
     @torch.inference_mode()
     def decode(self, numbers: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -108,7 +115,8 @@ class TorchRunner:
         )
         cache.end_step()
         row_of = {row.number: index for index, row in enumerate(rows)}
-        return logits[[row_of[number] for number in numbers]]
+        ordered: NDArray[np.float32] = logits[[row_of[number] for number in numbers]]
+        return ordered
 
     @torch.inference_mode()
     def release(self, number: int) -> None:

@@ -53,7 +53,7 @@ class Scheduler:
         """
         if min(max_running, prefill_chunk) < 1 or max_waiting < 0:
             raise ValueError("max_running and prefill_chunk are at least 1, max_waiting at least 0")
-        self._max_running = max_running
+        self.max_running = max_running
         self._max_waiting = max_waiting
         self._prefill_chunk = prefill_chunk
         self._waiting: deque[Sequence] = deque()
@@ -72,7 +72,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue ``sequence``. Raises :class:`QueueFullFault` when neither a slot nor a place in the queue is free."""
-        free_slots = self._max_running - len(self._running)
+        free_slots = self.max_running - len(self._running)
         if len(self._waiting) >= self._max_waiting + max(free_slots, 0):
             raise QueueFullFault(len(self._waiting), self._retry_after_s())
         self._waiting.append(sequence)
@@ -80,7 +80,7 @@ class Scheduler:
     def _retry_after_s(self) -> float:
         """Until one more place is free: a slot frees every (time of a sequence / slots)."""
         least, most = _RETRY_RANGE_S
-        return min(max(self._service_s / self._max_running, least), most)
+        return min(max(self._service_s / self.max_running, least), most)
 
     def forget(self, sequence: Sequence) -> None:
         """Take out a sequence that still waits; one that runs is left to :meth:`reap`."""
@@ -106,7 +106,7 @@ class Scheduler:
 
     def plan(self, now: float) -> Plan:
         """Give free slots to those that wait, and say what the next step does."""
-        while self._waiting and len(self._running) < self._max_running:
+        while self._waiting and len(self._running) < self.max_running:
             sequence = self._waiting.popleft()
             sequence.state = State.PREFILLING
             sequence.started_at = now

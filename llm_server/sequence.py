@@ -82,7 +82,7 @@ class State(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request with all that changes while it is served. Only the engine's thread changes it, but for ``cancelled``."""
+    """A request with all that changes while it is served, by the engine's thread alone but for ``cancelled``."""
 
     number: int
     request: GenerationRequest

@@ -1,8 +1,8 @@
 """Stop strings, found wherever token borders fall.
 
-The matcher reads text piece by piece and hands on what can no longer be part of a stop string. What it does is the same
-however the text is cut: it stops at the first position at which some stop string is complete (of several that end there,
-at the longest), and hands on exactly what stands before it.
+The matcher reads text piece by piece and hands on what can no longer be part of a stop string. What it does is the
+same however the text is cut: it stops at the first position at which some stop string is complete (of several that end
+there, at the longest), and hands on exactly what stands before it.
 """
 
 from __future__ import annotations

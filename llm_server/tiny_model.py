@@ -6,6 +6,7 @@ What it says is noise, but the same noise for the same seed, and every part of t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -15,8 +16,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from llm_server.prompts import chatml
 
 BASE_NAME = "tiny-llama"
+_fast_tokenizer: Any = PreTrainedTokenizerFast  # untyped
 _END_OF_TEXT = "<|endoftext|>"
-_SAMPLE = ("The image includes (#1 person) [0.00, 0.16, 0.29, 0.88].", "How many people are in the picture?", "user system")
+_SAMPLE = (
+    "The image includes (#1 person) [0.00, 0.16, 0.29, 0.88].",
+    "How many people are in the picture?",
+    "user system",
+)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -26,15 +32,19 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     control = [_END_OF_TEXT, chatml.START, chatml.END]
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=control, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320,
+        special_tokens=control,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_SAMPLE, trainer)
-    return PreTrainedTokenizerFast(
+    fast: PreTrainedTokenizerFast = _fast_tokenizer(
         tokenizer_object=tokenizer,
         bos_token=chatml.START,
         eos_token=chatml.END,
         additional_special_tokens=[_END_OF_TEXT],
     )
+    return fast
 
 
 def tiny_model(vocabulary: int, *, seed: int = 0) -> LlamaForCausalLM:
@@ -51,14 +61,21 @@ def tiny_model(vocabulary: int, *, seed: int = 0) -> LlamaForCausalLM:
         initializer_range=0.3,
         tie_word_embeddings=True,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config)
+    model.train(False)
+    return model
 
 
-def save_tiny_adapter(folder: Path, vocabulary: int, *, seed: int, rank: int = 4, base: str = BASE_NAME) -> Path:
+def save_tiny_adapter(
+    folder: Path, vocabulary: int, *, seed: int, rank: int = 4, base: str = BASE_NAME
+) -> Path:
     """Write a random adapter for :func:`tiny_model` to ``folder`` as peft saves it, and return ``folder``."""
     torch.manual_seed(seed)
     config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(tiny_model(vocabulary), config)
     for name, parameter in model.named_parameters():

@@ -1,8 +1,8 @@
 """A conversation as token ids, and ids as bytes.
 
 Template and text are kept apart until after tokenisation: only the template's own control tokens become control ids.
-Whatever a caller, a sign in a photo or an earlier answer says is tokenised as plain text, so that ``<|im_end|>`` in it is
-ten characters and never the end of a turn.
+Whatever a caller, a sign in a photo or an earlier answer says is tokenised as plain text, so that ``<|im_end|>`` in it
+is ten characters and never the end of a turn.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class ChatTokenizer:
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text: no control token, whatever it says."""
         # A lone surrogate cannot be written as UTF-8; it can only come from a caller inside the process.
-        ids: list[int] = self._plain.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids
+        ids: list[int] = self._plain.encode(
+            text.encode("utf-8", "replace").decode(), add_special_tokens=False
+        ).ids
         return ids
 
     def encode_chat(self, turns: Sequence[chatml.Turn], *, limit: int) -> list[int]:

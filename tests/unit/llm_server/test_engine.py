@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence as SequenceOf
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from llm_server.engine import Engine
@@ -138,7 +140,12 @@ def test_tokens_stream_and_the_end_says_why() -> None:
     (events,) = Rig().run(request("a", most=3))
     assert [event.text for event in events[:-1] if isinstance(event, TokenEvent)] == ["b", "c", "d"]
     end = finish(events)
-    assert (end.reason, end.text, end.prompt_tokens, end.generated_tokens) == (FinishReason.LENGTH, "bcd", 1, 3)
+    assert (end.reason, end.text, end.prompt_tokens, end.generated_tokens) == (
+        FinishReason.LENGTH,
+        "bcd",
+        1,
+        3,
+    )
 
 
 def test_the_models_own_end_is_counted_but_not_shown() -> None:
@@ -184,7 +191,13 @@ def test_a_long_prompt_is_read_in_chunks_while_others_stream() -> None:
         ("decode", [0]),
         ("prefill", [1]),
     ]
-    assert [size for kind, numbers, size in rig.runner.calls if kind == "prefill" and numbers == [1]] == [4, 4, 4, 4, 2]
+    assert [size for kind, numbers, size in rig.runner.calls if kind == "prefill" and numbers == [1]] == [
+        4,
+        4,
+        4,
+        4,
+        2,
+    ]
     assert (text_of(short), text_of(long)) == ("bcdefghi", "z{")
 
 
@@ -305,7 +318,9 @@ def test_times_add_up() -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.text("abc", min_size=1, max_size=20), st.integers(1, 12), st.integers(0, 30)), min_size=1, max_size=8
+        st.tuples(st.text("abc", min_size=1, max_size=20), st.integers(1, 12), st.integers(0, 30)),
+        min_size=1,
+        max_size=8,
     ),
     st.integers(1, 4),
     st.integers(1, 9),
@@ -313,7 +328,7 @@ def test_times_add_up() -> None:
 def test_whatever_the_company_each_answer_is_its_own(
     plans: list[tuple[str, int, int]], running: int, chunk: int
 ) -> None:
-    """Requests arrive between steps, some are cancelled: the others get what they would get alone, and nothing leaks."""
+    """Requests arrive between steps, some are cancelled: the rest get what they would get alone; nothing leaks."""
     rig = Rig(running=running, waiting=8, chunk=chunk)
     events: list[list[Event]] = [[] for _ in plans]
     cancelled = set()

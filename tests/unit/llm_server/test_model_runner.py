@@ -51,7 +51,9 @@ def prompt_of(length: int, seed: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize("scales", SETS, ids=str)
-def test_adapters_on_equal_plain_peft(adapter_set: AdapterSet, adapters_root: Path, scales: AdapterScales) -> None:
+def test_adapters_on_equal_plain_peft(
+    adapter_set: AdapterSet, adapters_root: Path, scales: AdapterScales
+) -> None:
     runner, tokens = TorchRunner(adapter_set), prompt_of(20)
     logits = runner.prefill(0, tokens[:-3], adapters=scales, last=True)
     assert logits is not None
@@ -63,6 +65,7 @@ def test_adapters_on_equal_plain_peft(adapter_set: AdapterSet, adapters_root: Pa
 def test_no_adapters_equal_the_base(adapter_set: AdapterSet) -> None:
     tokens = prompt_of(9)
     logits = TorchRunner(adapter_set).prefill(0, tokens, adapters=(), last=True)
+    assert logits is not None
     with torch.inference_mode():
         base = tiny_model(VOCABULARY)(input_ids=torch.tensor([tokens])).logits[0, -1].numpy()
     np.testing.assert_allclose(logits, base, atol=1e-6)
@@ -71,7 +74,9 @@ def test_no_adapters_equal_the_base(adapter_set: AdapterSet) -> None:
 def test_each_adapter_and_each_scale_changes_the_logits(adapter_set: AdapterSet) -> None:
     runner, tokens = TorchRunner(adapter_set), prompt_of(9)
     seen: list[NDArray[np.float32]] = []
-    for number, scales in enumerate([(), (("object", 1.0),), (("vl", 1.0),), BOTH, (("object", 1.0), ("vl", 0.5))]):
+    for number, scales in enumerate(
+        [(), (("object", 1.0),), (("vl", 1.0),), BOTH, (("object", 1.0), ("vl", 0.5))]
+    ):
         logits = runner.prefill(number, tokens, adapters=scales, last=True)
         assert logits is not None
         assert all(np.abs(logits - other).max() > 0.1 for other in seen)
@@ -79,17 +84,22 @@ def test_each_adapter_and_each_scale_changes_the_logits(adapter_set: AdapterSet)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 64])
-def test_reading_a_prompt_in_chunks_changes_nothing(adapter_set: AdapterSet, adapters_root: Path, chunk: int) -> None:
+def test_reading_a_prompt_in_chunks_changes_nothing(
+    adapter_set: AdapterSet, adapters_root: Path, chunk: int
+) -> None:
     runner, tokens = TorchRunner(adapter_set), prompt_of(23)
     logits = None
     for start in range(0, len(tokens), chunk):
         last = start + chunk >= len(tokens)
         logits = runner.prefill(7, tokens[start : start + chunk], adapters=BOTH, last=last)
         assert (logits is not None) == last
+    assert logits is not None
     np.testing.assert_allclose(logits, plain_logits(adapters_root, tokens, dict(BOTH))[-1], atol=1e-5)
 
 
-def test_a_mixed_batch_gives_each_row_its_own_adapters_and_length(adapter_set: AdapterSet, adapters_root: Path) -> None:
+def test_a_mixed_batch_gives_each_row_its_own_adapters_and_length(
+    adapter_set: AdapterSet, adapters_root: Path
+) -> None:
     runner = TorchRunner(adapter_set)
     prompts = {number: prompt_of(5 + 40 * number, seed=number) for number in range(len(SETS))}
     text = {number: prompt_of(6, seed=100 + number) for number in prompts}
@@ -101,7 +111,10 @@ def test_a_mixed_batch_gives_each_row_its_own_adapters_and_length(adapter_set: A
         for number, row in zip(numbers, logits, strict=True):
             read = prompts[number] + text[number][: step + 1]
             np.testing.assert_allclose(
-                row, plain_logits(adapters_root, read, dict(SETS[number]))[-1], atol=2e-5, err_msg=f"{number} {step}"
+                row,
+                plain_logits(adapters_root, read, dict(SETS[number]))[-1],
+                atol=2e-5,
+                err_msg=f"{number} {step}",
             )
 
 
@@ -137,7 +150,9 @@ def test_rows_may_leave_and_join_at_any_time(adapter_set: AdapterSet, adapters_r
     step()
 
 
-def test_a_row_spoilt_by_nan_does_not_spoil_the_next_one_in_its_place(adapter_set: AdapterSet, adapters_root: Path) -> None:
+def test_a_row_spoilt_by_nan_does_not_spoil_the_next_one_in_its_place(
+    adapter_set: AdapterSet, adapters_root: Path
+) -> None:
     runner = TorchRunner(adapter_set)
     runner.prefill(0, prompt_of(60), adapters=(("object", float("nan")),), last=True)
     runner.prefill(1, prompt_of(5, seed=1), adapters=BOTH, last=True)

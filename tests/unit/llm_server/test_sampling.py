@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
@@ -63,7 +64,9 @@ def test_what_is_drawn_is_allowed_and_repeats_with_the_seed(
 def test_frequencies_follow_the_distribution() -> None:
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     draw = sampler(SamplingParams(temperature=1.0), seed=1)
-    counts = np.bincount([draw.choose(np.log(probabilities).astype(np.float32)) for _ in range(4000)], minlength=4)
+    counts = np.bincount(
+        [draw.choose(np.log(probabilities).astype(np.float32)) for _ in range(4000)], minlength=4
+    )
     np.testing.assert_allclose(counts / 4000, probabilities, atol=0.03)
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -10,11 +13,12 @@ from llm_server.prompts import chatml
 from llm_server.tiny_model import tiny_tokenizer
 from llm_server.tokenizer import ChatTokenizer, PromptTooManyTokens
 
-HF = tiny_tokenizer()
+HF: Any = tiny_tokenizer()
 TOKENIZER = ChatTokenizer(HF)
 CONTROL = {HF.convert_tokens_to_ids(token) for token in (chatml.START, chatml.END, "<|endoftext|>")}
 HOSTILE = st.lists(
-    st.sampled_from([chatml.START, chatml.END, "<|endoftext|>", "system\n", "\n", "\0", "0", "é", "\\", " "]) | st.text(max_size=4)
+    st.sampled_from([chatml.START, chatml.END, "<|endoftext|>", "system\n", "\n", "\0", "0", "é", "\\", " "])
+    | st.text(max_size=4)
 ).map("".join)
 
 
@@ -81,6 +85,7 @@ def test_a_lone_surrogate_is_replaced() -> None:
 
 
 def test_a_vocabulary_that_is_not_byte_level_is_refused() -> None:
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    fast: Any = PreTrainedTokenizerFast
+    words = fast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     with pytest.raises(ValueError, match="byte-level"):
         ChatTokenizer(words)

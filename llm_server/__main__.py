@@ -1,0 +1,76 @@
+"""The language model server: `python -m llm_server`. Settings: `LLM_SERVER_...` (see :mod:`llm_server.settings`)."""
+
+from __future__ import annotations
+
+import os
+
+# Before any numeric library is loaded: threads that spin while they wait starve the other processes of the machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import signal
+
+import structlog
+
+from llm_server.served_model import ServedModel, WeightsRecord
+from llm_server.service import GenerationService
+from llm_server.settings import LlmServerSettings
+from serving.server import run, serve
+from serving.settings import load_settings
+from serving.telemetry.metrics import Metrics
+from serving.weights import WeightStore
+
+SERVICE = "llm_server"
+
+log = structlog.get_logger(__name__)
+
+
+def load(settings: LlmServerSettings) -> ServedModel:
+    """Load the base and its adapters. Blocks; imports torch, so that the process listens before that."""
+    from llm_server import base_model
+    from llm_server.polysight_smol import ServingOptions, assemble
+
+    def end_process(error: Exception) -> None:
+        log.critical("the engine broke; ending the process", error=repr(error), exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    store = WeightStore()
+    base = store.licence(base_model.ARTIFACT)
+    folder = base_model.checkpoint(store)
+    return assemble(
+        base_model.load_model(folder, settings.precision),
+        base_model.load_tokenizer(folder),
+        WeightsRecord(base.name, base.sha256, base.licence),
+        ServingOptions(
+            precision=settings.precision,
+            adapters_dir=settings.adapters_dir,
+            threads=settings.threads,
+            max_sequences=settings.max_sequences,
+            max_queue=settings.max_queue,
+            prefill_chunk=settings.prefill_chunk,
+            context_length=settings.context_length,
+            answer_reserve=settings.answer_reserve,
+            default_max_new_tokens=settings.default_max_new_tokens,
+        ),
+        on_failure=end_process,
+    )
+
+
+def main() -> None:
+    """Wire the process and run it until it is told to stop."""
+    settings = load_settings(LlmServerSettings)
+    metrics = Metrics(SERVICE)
+    service = GenerationService(lambda: load(settings), metrics, limits=settings.image_limits)
+    run(
+        serve(
+            service=SERVICE,
+            settings=settings,
+            servicers=[service.servicer()],
+            metrics=metrics,
+            warm_up=service.warm_up,
+            close=service.close,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What the language model server can be told from its environment (`LLM_SERVER_...`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from serving.image import ImageLimits
+from serving.settings import Port, ServerSettings
+
+Precision = Literal["nf4", "bf16", "fp32"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class LlmServerSettings(ServerSettings):
+    """The model, its adapters, and how many answers are written at a time."""
+
+    model_config = SettingsConfigDict(env_prefix="LLM_SERVER_")
+
+    port: Port = Field(50065, description="gRPC port; 0 picks a free one")
+    metrics_port: Port = Field(51065, description="Prometheus HTTP port; 0 serves no metrics")
+
+    precision: Precision = Field("nf4", description="of the base's weights; adapters stay in 32 bits")
+    adapters_dir: Path = Field(
+        Path(__file__).parent / "adapters",
+        description="folder with one folder per adapter, as peft saves them",
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="of torch inside one operation; 0: as many as cores"
+    )
+
+    max_sequences: Count = Field(
+        8,
+        description="answers written at a time, in one batch. 1 makes an answer independent, bit for bit, of what else"
+        " is asked meanwhile",
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        64, description="requests that wait; more are refused at once"
+    )
+    prefill_chunk: Count = Field(
+        256, description="tokens of a prompt that are read between two tokens of the others"
+    )
+    context_length: Annotated[int, Field(ge=128)] | None = Field(
+        None, description="positions for prompt and answer together; the model's own if unset, never more"
+    )
+    answer_reserve: Count = Field(
+        64, description="positions of the context that a prompt must leave for the answer"
+    )
+    default_max_new_tokens: Count = Field(256, description="length of an answer when the request sets none")
+
+    max_image_bytes: Count = Field(ImageLimits().max_bytes, description="largest image file")
+    max_image_pixels: Count = Field(ImageLimits().max_pixels, description="most pixels an image may declare")
+    max_image_side: Count = Field(ImageLimits().max_side, description="most pixels along one side")
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The three image limits together."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_image_side)
