@@ -194,7 +194,9 @@ def _sitting(m: Measures) -> Real:
     rises = ramp((m.top[None, :] - m.top[:, None]) / m.height[:, None], 0.05, 0.2)
     feet = ramp(m.depth_down, 0.35, 0.5) * ramp(m.depth_down, 1.25, 1.05)
     size = ramp(m.height[:, None] / m.height[None, :], 2.4, 1.8)
-    return over * rises * feet * size
+    # A seat that covers its sitter is rather a seat in front of somebody.
+    behind = ramp(m.covering.T, 0.3, 0.6)
+    return over * rises * feet * size * (1 - behind)
 
 
 def _lying(m: Measures) -> Real:
@@ -246,13 +248,20 @@ def _aboard(m: Measures) -> Real:
 def _afloat(m: Measures) -> Real:
     """In a boat: over the hull, in contact, the lower edge between gunwale and water line."""
     over = ramp(m.within_width, 0.7, 0.9) * ramp(m.contact, 0.15, 0.4)
-    return over * ramp(m.depth_down, 0.05, 0.25) * ramp(m.depth_down, 1.0, 0.85)
+    return over * ramp(m.depth_down, -0.1, 0.05) * ramp(m.depth_down, 1.0, 0.85)
 
 
 def _inside(m: Measures) -> Real:
     """Within the vessel's box, smaller than it, in contact, the lower edge above the vessel's own."""
     within = ramp(m.within_box, 0.6, 0.85) * ramp(m.contact, 0.2, 0.5)
     return within * ramp(m.relative_area, 0.9, 0.6) * ramp(m.depth_down, 0.97, 0.85)
+
+
+def _planted(m: Measures) -> Real:
+    """Rising out of the vase: over it, in contact, the middle above the vase's, the foot between its edges."""
+    shared = np.clip(m.shared_width, 0, None) / np.minimum(m.width[:, None], m.width[None, :])
+    foot = ramp(m.depth_down, -0.1, 0.02) * ramp(m.depth_down, 1.0, 0.9)
+    return foot * ramp(shared, 0.6, 0.9) * ramp(m.contact, 0.1, 0.3) * ramp(m.depth_middle, 0.5, 0.2)
 
 
 def _resting(m: Measures) -> Real:
@@ -327,7 +336,8 @@ RULES: tuple[Rule, ...] = (
     Rule("carrying", PERSON, CARRIED, _carrying, 0.8, one_subject=True),
     Rule("in", PERSON | PETS, VEHICLES - {"boat"}, _aboard, 0.8, one_object=True),
     Rule("in", PERSON | PETS, frozenset({"boat"}), _afloat, 0.8, one_object=True),
-    Rule("in", TABLEWARE | {"potted plant", "toothbrush"}, VESSELS, _inside, 0.8, one_object=True),
+    Rule("in", TABLEWARE | {"toothbrush"}, VESSELS, _inside, 0.8, one_object=True),
+    Rule("in", frozenset({"potted plant"}), frozenset({"vase"}), _planted, 0.8, one_object=True),
     Rule("on", RESTING, SURFACES, _resting, 0.85, one_object=True),
     Rule("flying over", FLYING, ANYTHING, _flying, 0.8),
     Rule("over", ALOFT, PERSON | ANIMALS | VEHICLES, _over, 0.7),
