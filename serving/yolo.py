@@ -204,7 +204,8 @@ def suppress(found: Detections, *, iou_threshold: float, max_detections: int) ->
 class CroppedMask:
     """A binary mask of a picture, kept only where it can be true.
 
-    `pixels`: (h, w) bool, the part of the picture that begins at row `top` and column `left`.
+    `pixels`: (h, w) bool, the part of the picture that begins at row `top` and column `left`. `draw_masks` stores it
+    down the columns (Fortran order), as run lengths read it.
     """
 
     top: int
@@ -218,7 +219,7 @@ class CroppedMask:
 
     def full(self, height: int, width: int) -> NDArray[np.bool_]:
         """The mask over the whole picture, (height, width) bool."""
-        mask = np.zeros((height, width), np.bool_, order="F")  # run lengths go down the columns
+        mask = np.zeros((height, width), np.bool_, order="F")
         mask[self.window()] = self.pixels
         return mask
 
@@ -247,8 +248,8 @@ def draw_masks(
     for grid, (x0, y0), (x1, y1) in zip(low, first, last, strict=True):
         down, across = vertical[y0:y1], horizontal[x0:x1]
         near_y, near_x = _support(down), _support(across)
-        logits = down[:, near_y] @ grid[near_y, near_x] @ across[:, near_x].T
-        masks.append(CroppedMask(int(y0), int(x0), logits > logit))
+        by_column = across[:, near_x] @ grid[near_y, near_x].T @ down[:, near_y].T
+        masks.append(CroppedMask(int(y0), int(x0), (by_column > logit).T))
     return masks
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 _BY_LABEL: Mapping[str, str] = {
-    "person": "people, human, man, woman, boy, girl, child, kid, baby, toddler, adult, pedestrian, guy, lady, gentleman",
+    "person": "people, human, man, woman, boy, girl, child, kid, baby, toddler, adult, pedestrian, lady, gentleman",
     "bicycle": "bike, pushbike, cycle",
     "car": "automobile, auto, sedan, hatchback, taxi, cab, suv",
     "motorcycle": "motorbike, scooter, moped",

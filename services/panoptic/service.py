@@ -1,0 +1,125 @@
+"""`PanopticService` on the wire: requests into parameters, results into messages, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from polysight.common.v1 import geometry_pb2, model_pb2
+from polysight.vision.v1 import panoptic_pb2, panoptic_pb2_grpc
+from services.panoptic.model import PanopticModel, PanopticParams, PanopticResult, Prepared, Raw
+from serving.expert import Stages, time_left_s
+from serving.masks import encode_png, encode_rle
+
+FULL_NAME = "polysight.vision.v1.PanopticService"
+
+EncodeMask = Callable[[NDArray[np.bool_]], geometry_pb2.Mask]
+
+
+class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
+    """Answers with `model`, through `stages`; `defaults` hold what a request leaves unset."""
+
+    def __init__(
+        self,
+        model: PanopticModel,
+        stages: Stages[Prepared, Raw],
+        *,
+        description: model_pb2.ModelDescription,
+        defaults: PanopticParams,
+    ) -> None:
+        self._model = model
+        self._stages = stages
+        self._description = description
+        self._defaults = defaults
+
+    async def Segment(
+        self, request: panoptic_pb2.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> panoptic_pb2.SegmentResponse:
+        """Segment one image."""
+        params = self._params(request)
+        encode = _encoder(request.mask_encoding)
+        reply, timings = await self._stages.run(
+            request.image.data,
+            lambda image: self._model.preprocess(image, params),
+            lambda raw: self._reply(self._model.postprocess(raw, params), encode, request.include_instances),
+            time_left_s(context),
+        )
+        reply.timings.CopyFrom(timings.to_proto())
+        return reply
+
+    async def Describe(
+        self,
+        request: panoptic_pb2.PanopticServiceDescribeRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> panoptic_pb2.PanopticServiceDescribeResponse:
+        """What answers here."""
+        return panoptic_pb2.PanopticServiceDescribeResponse(description=self._description)
+
+    def _params(self, request: panoptic_pb2.SegmentRequest) -> PanopticParams:
+        given, defaults = request.HasField, self._defaults
+        return PanopticParams(
+            score_threshold=request.score_threshold if given("score_threshold") else defaults.score_threshold,
+            mask_threshold=request.mask_threshold if given("mask_threshold") else defaults.mask_threshold,
+            overlap_threshold=(
+                request.overlap_threshold if given("overlap_threshold") else defaults.overlap_threshold
+            ),
+            max_segments=request.max_segments if given("max_segments") else defaults.max_segments,
+            grids=tuple((grid.height, grid.width) for grid in request.grids),
+        )
+
+    def _reply(
+        self, result: PanopticResult, encode: EncodeMask | None, include_instances: bool
+    ) -> panoptic_pb2.SegmentResponse:
+        height, width = result.segment_map.shape
+        reply = panoptic_pb2.SegmentResponse(
+            image_width=width, image_height=height, model=self._description.model
+        )
+        for segment in result.segments:
+            part = reply.segments.add(
+                id=segment.id,
+                label_id=segment.label_id,
+                label=segment.label,
+                is_thing=segment.is_thing,
+                score=segment.score,
+                box=_box(segment.box),
+                area=segment.area,
+            )
+            if encode is not None:
+                part.mask.CopyFrom(encode(result.segment_map == segment.number))
+        for grid in result.grids:
+            rows, columns = grid.shape
+            reply.grids.add(height=rows, width=columns, segment_ids=grid.astype("<u2").tobytes())
+        for instance in result.instances if include_instances else ():
+            drawn = reply.instances.add(
+                label_id=instance.label_id, label=instance.label, score=instance.score, box=_box(instance.box)
+            )
+            if encode is not None:
+                drawn.mask.CopyFrom(encode(instance.mask.full(height, width)))
+        return reply
+
+
+def _box(box: tuple[float, float, float, float]) -> geometry_pb2.Box:
+    x_min, y_min, x_max, y_max = box
+    return geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+
+def _encoder(encoding: geometry_pb2.MaskEncoding) -> EncodeMask | None:
+    """How masks are written; None for not at all."""
+    if encoding == geometry_pb2.MASK_ENCODING_NONE:
+        return None
+    return _png if encoding == geometry_pb2.MASK_ENCODING_PNG else _coco_rle
+
+
+def _coco_rle(mask: NDArray[np.bool_]) -> geometry_pb2.Mask:
+    rle = encode_rle(mask)
+    return geometry_pb2.Mask(
+        coco_rle=geometry_pb2.CocoRle(height=rle.height, width=rle.width, counts=rle.counts)
+    )
+
+
+def _png(mask: NDArray[np.bool_]) -> geometry_pb2.Mask:
+    return geometry_pb2.Mask(png=encode_png(mask))

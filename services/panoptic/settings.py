@@ -1,0 +1,28 @@
+"""What the panoptic process can be told from its environment, `PANOPTIC_*`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from serving.settings import Port, ServerSettings
+
+
+class PanopticSettings(ServerSettings):
+    """Besides what every server has: the model's own limits and defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="PANOPTIC_")
+
+    port: Port = Field(50061, description="gRPC port; 0 picks a free one")
+    metrics_port: Port = Field(51061, description="Prometheus HTTP port; 0 serves no metrics")
+    threads: int = Field(0, ge=0, description="threads of one inference; 0: one per core")
+    workers: int = Field(2, ge=1, description="threads that decode, scale and draw masks")
+    max_batch: int = Field(8, ge=1, description="the most images that share an inference")
+    max_queue: int = Field(64, ge=1, description="waiting images above which a new one is refused")
+    score_threshold: float = Field(0.25, ge=0, le=1, description="least score where a request sets none")
+    mask_threshold: float = Field(0.5, ge=0, le=1, description="least probability of a pixel of a mask")
+    overlap_threshold: float = Field(
+        0.5, ge=0, le=1, description="least share of a mask that must be left when overlaps are resolved"
+    )
+    max_segments: int = Field(100, ge=1, le=1000, description="the most segments where a request sets none")
+    rectangular: bool = Field(True, description="keep the picture's ratio; false pads it to a square of 640")
