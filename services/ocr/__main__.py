@@ -71,8 +71,8 @@ def load(settings: OcrSettings, store: WeightStore, metrics: Metrics) -> OcrExpe
 
 def _version(weights: Sequence[ArtifactInfo]) -> str:
     """Changes with any of the three checkpoints and with our own processing."""
-    parts = [*(info.sha256 for info in weights), str(PROCESSING)]
-    return "sha256:" + hashlib.sha256(":".join(parts).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(":".join(info.sha256 for info in weights).encode()).hexdigest()
+    return f"{digest[:12]}-r{PROCESSING}"
 
 
 async def main() -> int:

@@ -83,7 +83,8 @@ def test_blanks_and_repeats_do_not_count_towards_the_confidence() -> None:
 
     reading = decode(table, CHARSET)[0]
 
-    assert (reading.text, reading.confidence) == ("ab", pytest.approx((0.9 + 0.8) / 2))
+    assert reading.text == "ab"
+    assert reading.confidence == pytest.approx((0.9 + 0.8) / 2)
 
 
 def test_rows_of_a_batch_are_read_apart() -> None:
