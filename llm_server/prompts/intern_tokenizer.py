@@ -25,12 +25,12 @@ class InternTokenizer:
         model: path of `tokenizer.model`.
 
     Raises:
-        OSError: the file cannot be read as a sentencepiece model.
+        OSError: the file cannot be read.
+        RuntimeError: it is not a sentencepiece model.
     """
 
     def __init__(self, model: Path) -> None:
-        self._pieces = spm.SentencePieceProcessor()
-        self._pieces.Load(str(model))
+        self._pieces = spm.SentencePieceProcessor(model_proto=model.read_bytes())
         self.bos_id: int = self._pieces.bos_id()
         self.eos_id: int = self._pieces.eos_id()
         self.image_id: int = self._pieces.get_piece_size()

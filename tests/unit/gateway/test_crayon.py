@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -51,6 +51,7 @@ def test_boxes_end_after_the_last_cell() -> None:
     assert segment_boxes(np.array([[0, 2, 2], [5, 2, -1]])) == {2: (1, 0, 3, 2), 5: (0, 1, 1, 2)}
 
 
+@settings(max_examples=60, deadline=None)
 @given(grids, listings)
 def test_every_cell_is_in_the_tables_and_constant_over_a_segment(
     grid: np.ndarray[tuple[int, int], np.dtype[np.int32]], segments: list[GridSegment]
@@ -65,6 +66,7 @@ def test_every_cell_is_in_the_tables_and_constant_over_a_segment(
         assert len(np.unique(maps.ordinals[grid == segment_id])) == 1
 
 
+@settings(max_examples=60, deadline=None)
 @given(grids)
 def test_boxes_hold_their_segment_and_touch_it_on_every_side(
     grid: np.ndarray[tuple[int, int], np.dtype[np.int32]],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece as spm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.prompt import neutralise, neutralise_line
@@ -32,7 +32,9 @@ def sprinkled(text: str, between: str) -> str:
 
 def plain(text: str) -> str:
     """What the most eager tokenizer could make of a text: compatibility form, nothing invisible, one case."""
-    kept = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf"} and c not in INVISIBLE)
+    kept = "".join(
+        c for c in text if c.isspace() or (unicodedata.category(c) not in {"Cc", "Cf"} and c not in INVISIBLE)
+    )
     return unicodedata.normalize("NFKC", kept).casefold()
 
 
@@ -59,6 +61,7 @@ hostile = st.lists(tokens | st.text(max_size=8) | st.sampled_from(list("<>[]|/�
         ("＜image＞", "‹image›"),
         ("<im\u200bage>", "‹im\u200bage›"),
         ("<im<image>age>", "‹im‹image›age›"),
+        ("<\n<image>>", "<\n‹image›>"),
         ("<|im_st", "‹|im_st"),
         ("[UNUSED_TOK", "(UNUSED_TOK"),
         ("yes USER: no", "yes USER - no"),
@@ -74,6 +77,7 @@ def test_what_becomes_of_text(text: str, harmless: str) -> None:
     assert neutralise(text) == harmless
 
 
+@settings(max_examples=60, deadline=None)
 @given(hostile)
 def test_no_control_token_is_left_in_any_disguise(text: str) -> None:
     left = plain(neutralise(text))
@@ -83,11 +87,13 @@ def test_no_control_token_is_left_in_any_disguise(text: str) -> None:
     assert not re.search(r"(?<![^\W_])(user|assistant|system|human)\s*:", left)
 
 
+@settings(max_examples=60, deadline=None)
 @given(hostile)
 def test_doing_it_twice_changes_nothing(text: str) -> None:
     assert neutralise(neutralise(text)) == neutralise(text)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cc", "Cf", "Cs"], exclude_characters="<>[]:")))
 def test_text_without_marks_stays_as_it_is(text: str) -> None:
     if not set("<>[]:") & set(unicodedata.normalize("NFKC", text)):
@@ -100,6 +106,7 @@ def pieces(golden_dir: Path) -> spm.SentencePieceProcessor:
     return spm.SentencePieceProcessor(model_file=str(next(golden_dir.glob("checkpoints/*/tokenizer.model"))))
 
 
+@settings(max_examples=60, deadline=None)
 @given(text=hostile)
 def test_no_control_id_comes_out_of_the_published_tokenizer(
     pieces: spm.SentencePieceProcessor, text: str
@@ -111,6 +118,7 @@ def test_no_control_id_comes_out_of_the_published_tokenizer(
     assert not re.search("<image>|<s>|</s>|<unk>", harmless)
 
 
+@settings(max_examples=60, deadline=None)
 @given(hostile, st.integers(1, 90))
 def test_a_line_is_one_line_of_bounded_length(text: str, limit: int) -> None:
     line = neutralise_line(text, limit=limit)

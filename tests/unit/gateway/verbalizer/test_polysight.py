@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.verbalizer import Box, SeenObject, SeenRelation, SeenText, Verbalization, verbalize_polysight
@@ -110,6 +110,7 @@ def test_a_relation_with_an_object_that_is_not_there_is_an_error(relation: SeenR
         verbalize_polysight([SeenObject("cat", HALF)], [relation])
 
 
+@settings(max_examples=60, deadline=None)
 @given(scenes())
 def test_phrases_are_where_they_say(
     scene: tuple[list[SeenObject], list[SeenRelation], list[SeenText]],
@@ -130,6 +131,7 @@ def test_phrases_are_where_they_say(
             assert phrase.expert == "ocr"
 
 
+@settings(max_examples=60, deadline=None)
 @given(scenes())
 def test_length_and_control_tokens_are_bounded(
     scene: tuple[list[SeenObject], list[SeenRelation], list[SeenText]],
@@ -144,6 +146,7 @@ def test_length_and_control_tokens_are_bounded(
     assert "unlabelled" not in [part.lower() for part in re.findall(r"#\d+ (.+?)\)", said.text)]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["person", "bus", "cat"]), max_size=MAX_OBJECTS))
 def test_the_last_number_of_a_class_is_its_count(names: list[str]) -> None:
     said = verbalize_polysight([SeenObject(name, HALF) for name in names])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.verbalizer import (
@@ -101,6 +101,7 @@ def test_strongest_relations_first_and_no_more_than_objects() -> None:
     assert len(strongest_relations(relations * 5, objects=100)) == 10
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.builds(CrayonObject, names, boxes), max_size=20))
 def test_crayon_phrases_are_where_they_say(objects: list[CrayonObject]) -> None:
     said = verbalize_collavo(objects)
@@ -113,6 +114,7 @@ def test_crayon_phrases_are_where_they_say(objects: list[CrayonObject]) -> None:
         assert phrase.box == seen.box
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.builds(Region, names, boxes), max_size=5),
     st.lists(st.builds(Detection, st.text(min_size=1, max_size=9), boxes, st.floats(0, 1)), max_size=5),
