@@ -23,14 +23,18 @@ def open_channel(
     health_service: str | None = None,
     max_attempts: int = 3,
     keepalive_s: float = 10.0,
+    keepalive_timeout_s: float = 10.0,
     provider: TracerProvider | None = None,
 ) -> grpc.aio.Channel:
     """An insecure channel to `address` (`host:port`, or a gRPC target with its scheme); the caller closes it.
 
     Calls go round over all addresses that the name resolves to. With `health_service` (a full service name)
     those that say NOT_SERVING for it are left out. A call that fails as UNAVAILABLE before its first reply is
-    tried up to `max_attempts` times in all, within its deadline; 1 turns that off. A peer that does not
-    answer pings is given up after `keepalive_s` plus five seconds.
+    tried up to `max_attempts` times in all, within its deadline; 1 turns that off.
+
+    A peer that does not answer pings (hung, or the network is gone) is given up `keepalive_timeout_s` after a
+    ping, which is sent when nothing was heard for `keepalive_s`; from then on calls fail at once instead of
+    waiting for their deadlines, until it answers again.
     """
     return grpc.aio.insecure_channel(
         target(address),
@@ -39,6 +43,7 @@ def open_channel(
             health_service=health_service,
             max_attempts=max_attempts,
             keepalive_s=keepalive_s,
+            keepalive_timeout_s=keepalive_timeout_s,
         ),
         interceptors=client_interceptors(provider),
     )
@@ -69,7 +74,12 @@ def service_config(*, health_service: str | None = None, max_attempts: int = 3) 
 
 
 def channel_options(
-    *, max_message_bytes: int, health_service: str | None, max_attempts: int, keepalive_s: float
+    *,
+    max_message_bytes: int,
+    health_service: str | None,
+    max_attempts: int,
+    keepalive_s: float,
+    keepalive_timeout_s: float,
 ) -> list[tuple[str, str | int]]:
     """gRPC channel arguments of a client."""
     return [
@@ -90,7 +100,9 @@ def channel_options(
         ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
         ("grpc.keepalive_time_ms", round(keepalive_s * 1000)),
-        ("grpc.keepalive_timeout_ms", 5000),
+        ("grpc.keepalive_timeout_ms", round(keepalive_timeout_s * 1000)),
+        # The ping itself has a time limit of its own, a minute by default, and the longer of the two counts.
+        ("grpc.http2.ping_timeout_ms", round(keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]

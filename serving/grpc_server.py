@@ -134,6 +134,8 @@ def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
         "grpc.max_send_message_length": settings.max_message_bytes,
         "grpc.keepalive_time_ms": _ms(settings.keepalive_time_s),
         "grpc.keepalive_timeout_ms": _ms(settings.keepalive_timeout_s),
+        # The ping itself has a time limit of its own, a minute by default, and the longer of the two counts.
+        "grpc.http2.ping_timeout_ms": _ms(settings.keepalive_timeout_s),
         "grpc.keepalive_permit_without_calls": 1,
         # Clients of the mesh ping every few seconds; by default a server hangs up on that ("too_many_pings").
         "grpc.http2.min_ping_interval_without_data_ms": 1000,

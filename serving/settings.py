@@ -1,6 +1,6 @@
 """What every process can be told from its environment.
 
-Each process subclasses :class:`ServerSettings`, gives its own `env_prefix` (`PANOPTIC_`, `GATEWAY_`,
+Each process subclasses `ServerSettings`, gives its own `env_prefix` (`PANOPTIC_`, `GATEWAY_`,
 ...) and its own default ports, builds the settings once in its `__main__` and passes plain values down. An
 address that a process cannot work without is a field with no default, so that the process stops at start and
 names it.
@@ -55,7 +55,7 @@ class ServerSettings(BaseSettings):
         30.0, description="idle time after which the server pings its peer"
     )
     keepalive_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        10.0, description="without an answer to the ping for this long the connection is closed"
+        20.0, description="without an answer to the ping for this long the connection is closed"
     )
 
     log_level: LogLevel = Field("info", description="debug, info, warning or error")

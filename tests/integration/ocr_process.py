@@ -35,6 +35,11 @@ class SleepyOcr(ocr_pb2_grpc.OcrServiceServicer):
         await asyncio.sleep(float(seconds))
         return ocr_pb2.RecognizeTextResponse(image_width=int(number))
 
+    async def Describe(
+        self, request: ocr_pb2.OcrServiceDescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ocr_pb2.OcrServiceDescribeResponse:
+        return ocr_pb2.OcrServiceDescribeResponse()
+
 
 async def warm_up() -> None:
     """As the argument says."""

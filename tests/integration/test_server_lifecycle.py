@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -106,8 +106,13 @@ def sleep_request(seconds: float, number: int) -> ocr_pb2.RecognizeTextRequest:
     return ocr_pb2.RecognizeTextRequest(image=image_pb2.Image(data=f"{seconds} {number}".encode()))
 
 
+def health_stub(channel: grpc.aio.Channel) -> Any:
+    """Untyped: the published stubs know the blocking one only."""
+    return health_pb2_grpc.HealthStub(cast(Any, channel))
+
+
 async def check(channel: grpc.aio.Channel, service: str) -> int:
-    reply = await health_pb2_grpc.HealthStub(channel).Check(
+    reply = await health_stub(channel).Check(
         health_pb2.HealthCheckRequest(service=service), wait_for_ready=True, timeout=10
     )
     return int(reply.status)
@@ -116,7 +121,7 @@ async def check(channel: grpc.aio.Channel, service: str) -> int:
 async def test_health_follows_the_life_of_the_process() -> None:
     async with process("1", drain_pause_s=1) as server, open_channel(server.address) as channel:
         await server.logged("listening")
-        health = health_pb2_grpc.HealthStub(channel)
+        health = health_stub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=OCR), wait_for_ready=True)
         seen = asyncio.ensure_future(collect(watch))
         assert await check(channel, OCR) == await check(channel, "") == NOT_SERVING
@@ -289,7 +294,7 @@ async def test_settings_that_do_not_hold_end_the_process_with_2() -> None:
 async def test_reflection_lists_and_describes_every_service() -> None:
     async with process() as server, open_channel(server.address) as channel:
         await server.logged("serving")
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast(Any, channel))
         requests = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
             reflection_pb2.ServerReflectionRequest(file_containing_symbol=OCR),
@@ -309,7 +314,8 @@ async def test_reflection_lists_and_describes_every_service() -> None:
 async def test_channelz_tells_of_the_server() -> None:
     async with process() as server, open_channel(server.address) as channel:
         await server.logged("serving")
-        reply = await channelz_pb2_grpc.ChannelzStub(channel).GetServers(channelz_pb2.GetServersRequest())
+        stub: Any = channelz_pb2_grpc.ChannelzStub(cast(Any, channel))
+        reply = await stub.GetServers(channelz_pb2.GetServersRequest())
         assert len(reply.server) == 1
 
 
@@ -373,3 +379,29 @@ async def test_a_restarted_server_is_found_again_by_the_same_channel() -> None:
             await second.logged("serving")
             reply = await stub.RecognizeText(sleep_request(0, 3), wait_for_ready=True, timeout=3)
             assert reply.image_width == 3
+
+
+@pytest.mark.slow
+async def test_a_hung_server_is_given_up_and_used_again_when_it_wakes() -> None:
+    async with (
+        process() as server,
+        open_channel(
+            server.address, health_service=OCR, keepalive_s=1, keepalive_timeout_s=1, max_attempts=1
+        ) as channel,
+    ):
+        stub = ocr_pb2_grpc.OcrServiceStub(channel)
+        await server.logged("serving")
+        await stub.RecognizeText(sleep_request(0, 1), wait_for_ready=True, timeout=5)
+        server.tell(signal.SIGSTOP)
+        codes: list[grpc.StatusCode] = []
+        async with asyncio.timeout(20):
+            # Nothing is heard at first, so each call costs its own deadline; then the pings have told, and calls fail
+            # at once instead of waiting.
+            while grpc.StatusCode.UNAVAILABLE not in codes:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.RecognizeText(sleep_request(0, 2), timeout=0.5)
+                codes.append(caught.value.code())
+        assert codes[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        server.tell(signal.SIGCONT)
+        reply = await stub.RecognizeText(sleep_request(0, 3), wait_for_ready=True, timeout=10)
+        assert reply.image_width == 3
