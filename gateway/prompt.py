@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 MAX_LINE_CHARACTERS: Final = 80
 """Longest line of text read in a picture, and longest name, that goes into a prompt."""
 
 _TAG = re.compile(r"<[^<>\s]+>")
-_OPEN_TAG = re.compile(r"<[|/｜]")
+_OPEN_TAG = re.compile(r"<[|/]")
 _BRACKETED = re.compile(r"\[[^\[\]\s]*[^\W\d_][^\[\]\s]*\]")
 _OPEN_TOKEN = re.compile(r"\[/?UN", re.IGNORECASE)
 _ROLE = re.compile(r"(?<![^\W_])(?:user|assistant|system|human)\s*(:)", re.IGNORECASE)
@@ -34,8 +35,11 @@ _INVISIBLE: Final = frozenset(
     "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180e\u180f\u3164\uffa0"
 ) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 """Characters without a shape that are not in the categories Cc and Cf."""
-_REORDERING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that make text look other than it reads; removed."""
+_REMOVED = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""Control characters but line break and tab, lone surrogates, and what makes text look other than it reads."""
+_MARKS = re.compile(r"[<\[:]")
 
 
 def neutralise(text: str) -> str:
@@ -44,7 +48,7 @@ def neutralise(text: str) -> str:
     Line breaks and tabs stay; other control characters, text-reordering characters and lone surrogates go.
     Applying it twice changes nothing more.
     """
-    kept = "".join(character for character in text if _allowed(character))
+    kept = _REMOVED.sub("", text)
     while (broken := _break(kept)) != kept:
         kept = broken
     return kept
@@ -64,14 +68,10 @@ def neutralise_line(text: str, *, limit: int = MAX_LINE_CHARACTERS) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
-def _allowed(character: str) -> bool:
-    if character in "\n\t":
-        return True
-    return character not in _REORDERING and unicodedata.category(character) not in {"Cc", "Cs"}
-
-
-def _skeleton(text: str) -> tuple[str, list[int]]:
+def _skeleton(text: str) -> tuple[str, Sequence[int]]:
     """Compatibility form without invisible characters, and for each of its characters the place it came from."""
+    if text.isascii():
+        return text, range(len(text))
     characters: list[str] = []
     places: list[int] = []
     for place, character in enumerate(text):
@@ -86,6 +86,8 @@ def _skeleton(text: str) -> tuple[str, list[int]]:
 def _break(text: str) -> str:
     """One round: every shape found in the skeleton loses its brackets or its colon."""
     skeleton, places = _skeleton(text)
+    if not _MARKS.search(skeleton):
+        return text
     out = list(text)
     for match in _TAG.finditer(skeleton):
         out[places[match.start()]] = "‹"
