@@ -2,6 +2,8 @@
 
 For measuring and testing the gateway alone. Every reply is a function of the picture's bytes, so that a mix-up of
 two pictures shows, and has the size of a real one (segments with run lengths, boxes, lines of text).
+
+    python -m bench.dummies ocr 50064        one of them as a process of its own; it takes 20 to 40 ms a picture
 """
 
 from __future__ import annotations
@@ -9,18 +11,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 import numpy as np
+from pydantic_settings import SettingsConfigDict
 
-from gateway.experts import ExpertKind
+from gateway.experts import EXPERT_NAMED, KIND_OF, ExpertKind
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2, generation_pb2_grpc
 from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
-from serving.server import Servicer
+from serving.server import Servicer, run, serve
+from serving.settings import ServerSettings
+from serving.telemetry.metrics import Metrics
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Act = Callable[[Any, Context], Awaitable[Any]]
@@ -241,3 +247,35 @@ _REPLIES: dict[str, Callable[[Any, random.Random], Any]] = {
     "scene_graph": _scene,
     "ocr": _lines,
 }
+
+
+def main(name: str, port: int) -> None:
+    """Serve one dummy in a process of its own, as the real ones are served, until told to stop."""
+
+    class DummySettings(ServerSettings):
+        model_config = SettingsConfigDict(env_prefix="DUMMY_")
+
+    async def warm_up() -> None:
+        await asyncio.sleep(0)
+
+    async def process() -> int:
+        if name == "llm_server":
+            servicer = DummyLanguageModels().servicer()
+        else:
+            expert = DummyExpert(KIND_OF[EXPERT_NAMED[name]])
+            expert.act = expert.take_its_time
+            servicer = expert.servicer()
+        return await serve(
+            service=name,
+            settings=DummySettings(port=port, log_level="warning", drain_pause_s=0.0),
+            servicers=[servicer],
+            metrics=Metrics(name),
+            warm_up=warm_up,
+            close=warm_up,
+        )
+
+    run(process())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

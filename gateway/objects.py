@@ -34,12 +34,15 @@ def match(objects: Sequence[Named], base: Sequence[Named], min_iou: float = MIN_
     A pair has the same display name and an overlap of at least `min_iou`; the best overlap is paired first (ties:
     first in `objects`, then in `base`), and each side is used once.
     """
+    names = [display_name(label).casefold() for label, _ in objects]
+    others: dict[str, list[int]] = {}
+    for j, (label, _) in enumerate(base):
+        others.setdefault(display_name(label).casefold(), []).append(j)
     pairs = sorted(
         (-overlap, i, j)
-        for i, (label, box) in enumerate(objects)
-        for j, (other, where) in enumerate(base)
-        if display_name(label).casefold() == display_name(other).casefold()
-        and (overlap := iou(box, where)) >= min_iou
+        for i, (_, box) in enumerate(objects)
+        for j in others.get(names[i], ())
+        if (overlap := iou(box, base[j][1])) >= min_iou
     )
     found: list[int | None] = [None] * len(objects)
     taken: set[int] = set()

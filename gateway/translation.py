@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,9 @@ class Origin:
     expert: polysight_pb2.Expert
     indices: Sequence[Sequence[int]]
 
+
+# Names come from vocabularies, and again with every picture; to clean one takes some 30 microseconds.
+_name = lru_cache(maxsize=4096)(neutralise_line)
 
 Origins = Mapping[str, Origin]
 """By the name that the verbalizer's phrases carry: an expert's, or RELATION_OBJECT."""
@@ -130,21 +134,22 @@ def _polysight(seen: Seen, _: tuple[int, int]) -> tuple[Verbalization, Origins]:
         graph = seen.scene_graph
         valid = _relations(graph)
         if objects:
-            nodes = [(neutralise_line(node.label), _box(node.box)) for node in graph.objects]
+            nodes = [(node.label, _box(node.box)) for node in graph.objects]
             places = dict(enumerate(match(nodes, [(found.label, found.box) for found in objects])))
         else:
             places, objects, origins = _objects_of(graph, valid)
         for index, relation in valid:
             subject, target = places[relation.subject_index], places[relation.object_index]
             if subject is not None and target is not None:
-                relations.append(SeenRelation(subject, neutralise_line(relation.predicate), target))
+                relations.append(SeenRelation(subject, relation.predicate, target))
                 told.append(index)
-    lines = _lines(seen)
-    texts = [SeenText(line.text, line.box) for _, line in lines]
+    lines = seen.ocr.lines if seen.ocr is not None else ()
+    texts = [SeenText(line.text, _box(line.box)) for line in lines]
+    # This verbalizer makes names and lines harmless itself; the published forms take them letter for letter.
     return verbalize_polysight(objects, relations, texts), {
         **origins,
         "scene_graph": _each(polysight_pb2.EXPERT_SCENE_GRAPH, told),
-        "ocr": _each(polysight_pb2.EXPERT_OCR, [index for index, _ in lines]),
+        "ocr": _each(polysight_pb2.EXPERT_OCR, range(len(texts))),
     }
 
 
@@ -160,23 +165,23 @@ def _collavo(seen: Seen, grid_size: tuple[int, int]) -> tuple[Verbalization, Ori
             if segment.id in cells:
                 x0, y0, x1, y1 = cells[segment.id]
                 box = (x0 / columns, y0 / rows, x1 / columns, y1 / rows)
-                objects.append(CrayonObject(neutralise_line(segment.label), box))
+                objects.append(CrayonObject(_name(segment.label), box))
                 places.append(index)
     return verbalize_collavo(objects), {"panoptic": _each(polysight_pb2.EXPERT_PANOPTIC, places)}
 
 
 def _moai(seen: Seen, _: tuple[int, int]) -> tuple[Verbalization, Origins]:
     named = _named(seen.panoptic) if seen.panoptic is not None else []
-    regions = [Region(neutralise_line(segment.label), _box(segment.box)) for _, segment in named]
+    regions = [Region(_name(segment.label), _box(segment.box)) for _, segment in named]
     found = seen.detection.detections if seen.detection is not None else ()
-    detections = [Detection(neutralise_line(one.label), _box(one.box), one.score) for one in found]
+    detections = [Detection(_name(one.label), _box(one.box), one.score) for one in found]
     nodes: list[RelatedObject] = []
     strongest: list[Relation] = []
     told: list[int] = []
     if seen.scene_graph is not None:
-        nodes = [RelatedObject(neutralise_line(n.label), _box(n.box)) for n in seen.scene_graph.objects]
+        nodes = [RelatedObject(_name(n.label), _box(n.box)) for n in seen.scene_graph.objects]
         relations = [
-            (i, Relation(r.subject_index, neutralise_line(r.predicate), r.object_index, r.score))
+            (i, Relation(r.subject_index, _name(r.predicate), r.object_index, r.score))
             for i, r in _relations(seen.scene_graph)
         ]
         strongest = strongest_relations([relation for _, relation in relations], objects=len(nodes))
@@ -208,17 +213,13 @@ def _objects(seen: Seen) -> tuple[list[SeenObject], dict[str, Origin]]:
     """What the object sentence of the `polysight` form speaks of, as far as panoptic or detection expert know."""
     if seen.panoptic is not None:
         things = [(index, segment) for index, segment in _named(seen.panoptic) if segment.is_thing]
-        objects = [
-            SeenObject(neutralise_line(thing.label), _box(thing.box), thing.area) for _, thing in things
-        ]
+        objects = [SeenObject(thing.label, _box(thing.box), thing.area) for _, thing in things]
         return objects, {"panoptic": _each(polysight_pb2.EXPERT_PANOPTIC, [index for index, _ in things])}
     if seen.detection is not None:
         sure = [
             (i, one) for i, one in enumerate(seen.detection.detections) if one.score >= MIN_DETECTION_SCORE
         ]
-        objects = [
-            SeenObject(neutralise_line(one.label), _box(one.box), expert="detection") for _, one in sure
-        ]
+        objects = [SeenObject(one.label, _box(one.box), expert="detection") for _, one in sure]
         return objects, {"detection": _each(polysight_pb2.EXPERT_DETECTION, [index for index, _ in sure])}
     return [], {}
 
@@ -232,10 +233,7 @@ def _objects_of(
     """The objects that relations name, for a sentence of their own; first, where each went in that sentence."""
     named = sorted({i for _, relation in relations for i in (relation.subject_index, relation.object_index)})
     objects = [
-        SeenObject(
-            neutralise_line(graph.objects[i].label), _box(graph.objects[i].box), expert=RELATION_OBJECT
-        )
-        for i in named
+        SeenObject(graph.objects[i].label, _box(graph.objects[i].box), expert=RELATION_OBJECT) for i in named
     ]
     indices = [
         [index for index, relation in relations if i in (relation.subject_index, relation.object_index)]

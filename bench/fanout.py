@@ -1,0 +1,207 @@
+"""What does the gateway add to its slowest expert?
+
+    python -m bench.fanout [--json] [--requests 200] [--seconds 20]
+
+Seven processes on this machine: four dummy experts (`bench.dummies`: real gRPC servers that take 20 to 40 ms a
+picture, by a clock and not by computing, and give replies of realistic size), a dummy language model server, the real
+gateway (`python -m gateway`), and this client. One request at a time, a 150 kB JPEG, different each time.
+
+For every picture it is known which expert will take longest. `added` is measured picture by picture, in turns:
+
+    added = wall time of Perceive through the gateway - wall time of calling that slowest expert alone, directly
+
+Both times are this client's, both calls carry the same picture and the same options and go through the same client
+code, so what remains is the gateway's: a second hop, four calls instead of one, checks, words, and the reply.
+
+- `added_ms_p50`, `added_ms_p99`: of these differences. The bar is 5 ms at the median.
+- `gateway_cpu_ms`: user and system time of the gateway process per request.
+- `perceive_ms_p50`, `slowest_ms_p50`: of the two times themselves.
+- `around_ms_p50`: Perceive less the longest expert call as the gateway saw it: what it spends before and after. The
+  rest of `added` is what calling four at once costs the slowest call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import grpc.aio
+import numpy as np
+import psutil
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from bench.dummies import delay_s
+from bench.dummy_mesh import free_port
+from gateway.experts import KINDS, ExpertOptions, ImageField, RemoteExpert
+from polysight.gateway.v1 import polysight_pb2, polysight_pb2_grpc
+from serving.channel import open_channel
+
+NAMES = (*(kind.name for kind in KINDS), "llm_server", "gateway")
+WARM_UP = 20
+START_S = 90.0
+
+
+def photo(kilobytes: int = 150) -> bytes:
+    """A JPEG of 810 x 1080 pixels with as much detail as makes it at least `kilobytes` large."""
+    noise = np.random.default_rng(7).normal(0, 1, (1080, 810, 3))
+    slopes = np.linspace(60, 190, 810)[None, :, None]
+    for detail in range(2, 60, 2):
+        pixels = np.clip(slopes + detail * noise, 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=80)
+        if file.tell() >= kilobytes * 1000:
+            break
+    return file.getvalue()
+
+
+@contextmanager
+def processes(ports: Mapping[str, int]) -> Iterator[psutil.Process]:
+    """All processes but this one; gives the gateway's. They are gone afterwards."""
+    settings = {f"GATEWAY_{name.upper()}_ADDRESS": f"127.0.0.1:{ports[name]}" for name in NAMES[:-1]}
+    settings |= {
+        "GATEWAY_PORT": str(ports["gateway"]),
+        "GATEWAY_METRICS_PORT": "0",
+        "GATEWAY_LOG_LEVEL": "warning",
+    }
+    environment = os.environ | settings | {"OMP_WAIT_POLICY": "PASSIVE"}
+    commands = [["bench.dummies", name, str(ports[name])] for name in NAMES[:-1]] + [["gateway"]]
+    started = [subprocess.Popen([sys.executable, "-m", *command], env=environment) for command in commands]
+    try:
+        yield psutil.Process(started[-1].pid)
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+class Client:
+    """Times both ways to the slowest expert."""
+
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        self._channels: list[grpc.aio.Channel] = []
+        self._experts = {kind.expert: RemoteExpert(kind, self._open(ports[kind.name])) for kind in KINDS}
+        self._polysight: polysight_pb2_grpc.PolysightServiceAsyncStub = (
+            polysight_pb2_grpc.PolysightServiceStub(self._open(ports["gateway"]))
+        )
+
+    def _open(self, port: int) -> grpc.aio.Channel:
+        channel = open_channel(f"127.0.0.1:{port}")
+        self._channels.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        """Hang up."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def ready(self, image: bytes) -> None:
+        """Wait until the gateway answers with all experts; raises TimeoutError."""
+        async with asyncio.timeout(START_S):
+            while True:
+                try:
+                    await self.perceive(image)
+                except (grpc.aio.AioRpcError, RuntimeError):
+                    await asyncio.sleep(0.2)
+                else:
+                    return
+
+    async def perceive(self, image: bytes) -> tuple[float, float]:
+        """Seconds that Perceive takes, and its slowest expert's as the gateway saw it.
+
+        RuntimeError if an expert is missing.
+        """
+        request = polysight_pb2.PerceiveRequest()
+        request.image.data = image
+        begun = time.perf_counter()
+        response = await self._polysight.Perceive(request, timeout=30)
+        took = time.perf_counter() - begun
+        if any(report.outcome != polysight_pb2.OUTCOME_OK for report in response.reports):
+            raise RuntimeError("an expert is missing")
+        return took, max(report.elapsed.ToNanoseconds() for report in response.reports) / 1e9
+
+    async def slowest(self, image: bytes) -> float:
+        """Seconds that the expert which takes longest over `image` takes when it is called alone."""
+        expert = max(self._experts, key=lambda kind: delay_s(kind, image))
+        begun = time.perf_counter()
+        await self._experts[expert].call(ImageField(image), ExpertOptions(crayon_grid=(35, 35)), 30.0)
+        return time.perf_counter() - begun
+
+
+async def measure(
+    ports: Mapping[str, int], gateway: psutil.Process, requests: int, seconds: float
+) -> dict[str, float]:
+    """Up to `requests` pictures, or as many as fit in `seconds`."""
+    client = Client(ports)
+    try:
+        base = photo()
+        await client.ready(base)
+        for number in range(WARM_UP):
+            await client.perceive(base + number.to_bytes(8, "big"))
+            await client.slowest(base + number.to_bytes(8, "big"))
+        perceived: list[tuple[float, float]] = []
+        alone: list[float] = []
+        cpu_before, begun = gateway.cpu_times(), time.perf_counter()
+        for number in range(WARM_UP, WARM_UP + requests):
+            image = base + number.to_bytes(8, "big")
+            if number % 2:
+                perceived.append(await client.perceive(image))
+                alone.append(await client.slowest(image))
+            else:
+                alone.append(await client.slowest(image))
+                perceived.append(await client.perceive(image))
+            if time.perf_counter() - begun > seconds:
+                break
+        cpu_after = gateway.cpu_times()
+    finally:
+        await client.close()
+    added = sorted(through - direct for (through, _), direct in zip(perceived, alone, strict=True))
+    cpu_s = (cpu_after.user + cpu_after.system) - (cpu_before.user + cpu_before.system)
+    return {
+        "added_ms_p50": round(1000 * statistics.median(added), 3),
+        "added_ms_p99": round(1000 * added[min(len(added) - 1, round(0.99 * len(added)))], 3),
+        "gateway_cpu_ms": round(1000 * cpu_s / len(added), 3),
+        "perceive_ms_p50": round(1000 * statistics.median(through for through, _ in perceived), 3),
+        "slowest_ms_p50": round(1000 * statistics.median(alone), 3),
+        "around_ms_p50": round(1000 * statistics.median(all_ - slowest for all_, slowest in perceived), 3),
+        "requests": len(added),
+        "image_bytes": len(image),
+    }
+
+
+def main() -> None:
+    """Measure, and print a table or one line of JSON."""
+    parser = argparse.ArgumentParser(description="What does the gateway add to its slowest expert?")
+    parser.add_argument("--json", action="store_true", help="only one JSON object, on the last line")
+    parser.add_argument("--requests", type=int, default=200, help="at most so many pictures (default 200)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="measure no longer than this (default 20)"
+    )
+    arguments = parser.parse_args()
+    ports = {name: free_port() for name in NAMES}
+    with processes(ports) as gateway:
+        result = asyncio.run(measure(ports, gateway, arguments.requests, arguments.seconds))
+    if not arguments.json:
+        table = Table("what", "value", title="The gateway among dummy experts")
+        for name, value in result.items():
+            table.add_row(name, f"{value:g}")
+        Console().print(table)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
