@@ -1,0 +1,141 @@
+"""The base language model: GGUF -> safetensors once, then loaded in the precision that is asked for.
+
+The checkpoint ships as GGUF (Q4_1 blocks) inside a registry package. It is dequantised once to float32 safetensors,
+kept in the weight store, and from there loaded as:
+
+- ``nf4``: bitsandbytes 4-bit NormalFloat with double quantisation, computing in bfloat16: what is served;
+- ``nf4-dequantised``: the very values of ``nf4`` as plain bfloat16 layers: what adapters are trained on;
+- ``bf16`` and ``fp32``: not quantised.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+
+ARTIFACT: Final = "smollm2-135m-instruct-gguf"
+NAME: Final = "SmolLM2-135M-Instruct"
+#: The linear layers of a decoder layer: what is quantised, and what adapters sit on.
+LINEARS: Final[tuple[str, ...]] = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+
+Precision = Literal["nf4", "nf4-dequantised", "bf16", "fp32"]
+
+
+class Store(Protocol):
+    """What is used of :class:`serving.weights.WeightStore`."""
+
+    def fetch(self, artifact: str) -> Path:
+        """A verified file."""
+
+    def licence(self, artifact: str) -> Any:
+        """What the manifest says of it; ``sha256`` is used here."""
+
+    def derive(self, name: str, *, key: str, build: Any) -> Path:
+        """A cached product."""
+
+
+def checkpoint(store: Store) -> Path:
+    """Folder with safetensors, config and tokenizer of the base, made from the GGUF file the first time."""
+    gguf = store.fetch(ARTIFACT)
+    sha256 = store.licence(ARTIFACT).sha256
+    return store.derive(
+        NAME.lower(),
+        key=f"gguf-to-safetensors-1 {sha256} transformers {transformers.__version__}",
+        build=lambda folder: convert(gguf, folder),
+    )
+
+
+#: The same under the name that the `polysight weights` command knows.
+prepare_base = checkpoint
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Dequantise a GGUF checkpoint to float32 safetensors with its config and tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    model.config._name_or_path = NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a checkpoint folder."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "sdpa") -> Any:
+    """The base in evaluation mode on the CPU, frozen.
+
+    Args:
+        folder: what :func:`checkpoint` returned.
+        precision: see the module.
+        attention: name of an attention implementation that transformers knows.
+    """
+    arguments: dict[str, Any] = {"attn_implementation": attention}
+    if precision in ("nf4", "nf4-dequantised"):
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        arguments["device_map"] = {"": "cpu"}
+    arguments["dtype"] = torch.float32 if precision == "fp32" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    if precision == "nf4":
+        no_weight_packing(model)
+    if precision == "nf4-dequantised":
+        model = dequantised(model)
+    model.config._name_or_path = NAME
+    model.name_or_path = NAME
+    return model.requires_grad_(False).eval()
+
+
+def no_weight_packing(model: nn.Module) -> int:
+    """Turns off the AVX512-BF16 weight packing of bitsandbytes on every 4-bit layer; returns how many there are.
+
+    After one evaluation forward that path silently stops gradients, and it corrupts weights on merging.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [m for m in model.modules() if isinstance(m, Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)
+
+
+def dequantised(model: Any) -> Any:
+    """Replaces every 4-bit layer by a plain bfloat16 layer of the same values; the model is no longer quantised."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, Linear4bit)]:
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, dtype=torch.bfloat16)
+        plain.weight = nn.Parameter(
+            weight.reshape(layer.out_features, layer.in_features), requires_grad=False
+        )
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
+    for attribute in ("quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_quantizer"):
+        if hasattr(model, attribute):
+            setattr(model, attribute, None if attribute in ("quantization_method", "hf_quantizer") else False)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model

@@ -1,0 +1,62 @@
+"""When an answer counts as right: exact match after a normalisation, per kind of question.
+
+Everything is lower-cased, blanks are collapsed, punctuation at the ends and the words "a", "an", "the" are dropped.
+Then, the same for the adapters and for the base model without them, so that a base that knows the answer but says it
+in another form is not marked down for the form:
+
+- count: the first number said, in digits or words ("no", "none" is 0), equals the expected one;
+- existence: the first word is the expected yes or no;
+- relation: equal, or equal to the last words after a lead such as "the person is riding";
+- text: equal after a lead such as "it says:" and after quotation marks are dropped; lines in order.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b ?")
+_NUMBER: Final = re.compile(rf"\b(?:\d+|no|none|{'|'.join(NUMBERS)})\b")
+_LEADS: Final = re.compile(
+    r"^(?:it says|text says|text reads|text in (?:picture|image|photo) (?:says|reads|is)|sign says)\s*:?\s*"
+)
+
+
+def normalise(text: str) -> str:
+    """Lower case, single blanks, no articles, no punctuation at the ends."""
+    text = _ARTICLES.sub("", " ".join(text.lower().split()))
+    return text.strip(" .!?\"'“”:;,")
+
+
+def number(text: str) -> int | None:
+    """The first number said, or None."""
+    found = _NUMBER.search(text.lower())
+    if found is None:
+        return None
+    word = found.group()
+    return 0 if word in ("no", "none") else NUMBERS.index(word) if word in NUMBERS else int(word)
+
+
+def correct(kind: str, answer: str, expected: str) -> bool:
+    """Whether ``answer`` is right for a question of this kind.
+
+    Raises:
+        ValueError: the expected answer of a count has no number.
+    """
+    if kind == "count":
+        wanted = number(expected)
+        if wanted is None:
+            raise ValueError(f"no number in the expected answer {expected!r}")
+        return number(answer) == wanted
+    said, right = normalise(answer), normalise(expected)
+    if kind == "existence":
+        return said.split(",")[0].split(" ")[0] == right.split(",")[0].split(" ")[0]
+    if kind == "text":
+        return _text(said) == _text(right)
+    return said == right or said.endswith(f" is {right}")
+
+
+def _text(said: str) -> str:
+    said = _LEADS.sub("", said)
+    return " ".join(re.sub(r"[\"'“”]", "", said).replace(", and ", ", ").split())

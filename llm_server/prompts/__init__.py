@@ -1,0 +1,1 @@
+"""How a conversation becomes the text that a language model reads."""

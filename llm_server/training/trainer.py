@@ -1,0 +1,213 @@
+"""The training loop: transformers' Trainer over a peft model with two adapters, of which one learns at each step.
+
+Each step draws one task (``object`` or ``vl``); that task's adapter trains, the other is frozen, and both stay in the
+forward pass, summed. A step's batch is one packed sequence: one scene with about a dozen questions of that task.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from llm_server.training import object_questions, vl_questions
+from llm_server.training.packed_attention import additive
+from llm_server.training.packing import IGNORED, Batch, Packed, Tokenizer, collate, pack
+from llm_server.training.question import TASKS, Family, Question, Task, draw_questions
+from llm_server.training.scenes import Scene, Verbalize, scene_stream
+
+FAMILIES: Final[dict[Task, tuple[Family, ...]]] = {
+    "object": object_questions.FAMILIES,
+    "vl": vl_questions.FAMILIES,
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One step's worth: a scene, the task drawn for it, questions of that task."""
+
+    task: Task
+    scene: Scene
+    questions: tuple[Question, ...]
+
+
+def samples(seed: int, *, questions: int, vl_share: float, start: int = 0) -> Iterator[Sample]:
+    """The endless training stream of one seed: ``questions`` a scene at most, ``vl`` in ``vl_share`` of steps."""
+    for rng, scene in scene_stream("train", seed, start):
+        task: Task = "vl" if rng.random() < vl_share else "object"
+        drawn = draw_questions(rng, scene, FAMILIES[task], questions)
+        if drawn:
+            yield Sample(task, scene, tuple(typed_carelessly(rng, question) for question in drawn))
+
+
+def typed_carelessly(rng: random.Random, question: Question) -> Question:
+    """Now and then without the capital or the question mark, as people type."""
+    roll = rng.random()
+    if roll >= 0.08:
+        return question
+    text = question.text[0].lower() + question.text[1:] if roll < 0.06 else question.text
+    return replace(question, text=text.removesuffix("?") if roll < 0.04 else text)
+
+
+class PackedScenes(IterableDataset[tuple[Task, Packed]]):
+    """Packed sequences in the order of the stream."""
+
+    def __init__(
+        self, stream: Iterator[Sample], tokenizer: Tokenizer, verbalize: Verbalize, *, max_tokens: int
+    ) -> None:
+        self._stream = stream
+        self._tokenizer = tokenizer
+        self._verbalize = verbalize
+        self._max_tokens = max_tokens
+
+    def __iter__(self) -> Iterator[tuple[Task, Packed]]:
+        for sample in self._stream:
+            text = self._verbalize(sample.scene)
+            pairs = [(q.text, q.answer) for q in sample.questions]
+            yield sample.task, pack(self._tokenizer, text, pairs, max_tokens=self._max_tokens)
+
+
+class TwoAdapterTrainer(Trainer):
+    """Trainer whose step trains the adapter of the batch's task and freezes the other."""
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward; see the module."""
+        only_trains(model, TASKS[int(inputs["task"])])
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Mean cross-entropy over answer tokens; the head is computed at those positions only."""
+        return answer_loss(model, Batch(**{key: value for key, value in inputs.items() if key != "task"}))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs
+
+
+def only_trains(model: torch.nn.Module, task: Task) -> None:
+    """Lets the adapter ``task`` learn and no other parameter."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(f".{task}." in name)
+
+
+def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy over the positions that have a target; ``model`` is the peft model."""
+    causal = model.base_model.model
+    hidden = causal.model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=additive(batch.mask, causal.dtype),
+        use_cache=False,
+    ).last_hidden_state
+    kept = batch.targets != IGNORED
+    logits = causal.lm_head(hidden[kept]).float()
+    return torch.nn.functional.cross_entropy(logits, batch.targets[kept])
+
+
+class Progress(TrainerCallback):
+    """Keeps the loss curve, and saves both adapters every few minutes so that a run cut short is still of use."""
+
+    def __init__(self, folder: Path, *, save_every_s: float) -> None:
+        self.curve: list[dict[str, float]] = []
+        self._folder = folder
+        self._every = save_every_s
+        self._started = self._saved = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Notes step, loss and seconds."""
+        if logs and "loss" in logs:
+            seconds = time.monotonic() - self._started
+            self.curve.append(
+                {"step": state.global_step, "loss": round(logs["loss"], 4), "s": round(seconds, 1)}
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Saves when it is time."""
+        if time.monotonic() - self._saved >= self._every:
+            self._saved = time.monotonic()
+            save_adapters(model, self._folder)
+            (self._folder / "progress.json").write_text(
+                json.dumps({"step": state.global_step, "curve": self.curve}), encoding="utf-8"
+            )
+
+
+def save_adapters(model: Any, folder: Path) -> None:
+    """Writes ``folder/object`` and ``folder/vl``: adapter_model.safetensors (bfloat16) and adapter_config.json."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    for name, config in model.peft_config.items():
+        place = folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        tensors = {key: value.detach().to(torch.bfloat16).contiguous() for key, value in state.items()}
+        partial = place / "adapter_model.safetensors.partial"
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.replace(place / "adapter_model.safetensors")
+        was = config.inference_mode
+        config.inference_mode = True
+        config.save_pretrained(place)
+        config.inference_mode = was
+
+
+def run_training(
+    model: Any,
+    dataset: PackedScenes,
+    *,
+    folder: Path,
+    pad_id: int,
+    steps: int,
+    learning_rate: float,
+    warmup: int,
+    seed: int,
+    save_every_s: float,
+) -> Progress:
+    """Trains ``model`` in place for ``steps`` steps; returns the loss curve's keeper."""
+
+    def collate_one(rows: list[tuple[Task, Packed]]) -> dict[str, Any]:
+        (task, packed), *others = rows
+        if others:
+            raise ValueError("a step holds one packed sequence")
+        batch = collate([packed], pad_id=pad_id)
+        return {**vars(batch), "task": torch.tensor([TASKS.index(task)])}
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    progress = Progress(folder, save_every_s=save_every_s)
+    trainer = TwoAdapterTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=1,
+            learning_rate=learning_rate,
+            warmup_steps=warmup,
+            lr_scheduler_type="cosine",
+            adam_beta2=0.99,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            logging_steps=20,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            seed=seed,
+            data_seed=seed,
+            remove_unused_columns=False,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=dataset,
+        data_collator=collate_one,
+        callbacks=[progress],
+    )
+    trainer.train()
+    return progress
