@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 
@@ -45,3 +46,8 @@ def bus_jpg() -> Path:
 def zidane_jpg() -> Path:
     """Two men, one with a tie; no words."""
     return ultralytics_asset("zidane.jpg")
+
+
+# Property tests judge what comes out, not how long a busy machine takes for one example.
+settings.register_profile("polysight", deadline=None)
+settings.load_profile("polysight")
