@@ -51,7 +51,7 @@ class Batcher(Generic[T, R]):
 
     `max_batch` items at most share a batch; `max_queue` may wait (those on the device do not count). With
     `cost`, a batch also stops below `max_cost` in all; a single item above it runs alone. `cost` must be
-    finite and not negative.
+    finite and not negative. `estimate` may bring what is known of the device from before.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         cost: Callable[[T], float] | None = None,
         max_cost: float | None = None,
+        estimate: LatencyEstimate | None = None,
     ) -> None:
         if max_batch < 1 or max_queue < 1:
             raise ValueError(f"max_batch and max_queue must be at least 1, not {max_batch} and {max_queue}")
@@ -76,7 +77,7 @@ class Batcher(Generic[T, R]):
         self._max_cost = math.inf if max_cost is None else max_cost
         self._waiting: deque[_Entry[T, R]] = deque()
         self._arrived = asyncio.Event()
-        self._estimate = LatencyEstimate()
+        self._estimate = estimate or LatencyEstimate()
         self._busy_until: float | None = None
         self._worker: asyncio.Task[None] | None = None
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")

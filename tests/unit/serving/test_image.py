@@ -337,7 +337,7 @@ def test_what_is_too_large_is_refused_by_the_header_alone(name: str) -> None:
     started = time.perf_counter()
     with pytest.raises(ImageTooLargeError):
         read_header(BAD[name][0])
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < 2  # decoding would take minutes and gigabytes
 
 
 def test_limits_are_the_callers() -> None:
