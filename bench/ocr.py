@@ -3,7 +3,7 @@
     python -m bench.ocr [--json] [--rounds 3] [--threads N] [IMAGE ...]
 
 Both read the same files from bytes, in one process, taking turns image by image, on the same number of threads;
-`rapidocr` otherwise as it ships. One round of each warms up and does not count. Default pictures: the two photos
+`rapidocr` otherwise as it ships. The first picture goes through both once before the clock runs. Default pictures: the two photos
 in the ultralytics package, the photos of `tests/assets/photos`, and the drawn pages of `bench.text_pages`.
 
 - `ratio_wall`: the sum over pictures of our median seconds, divided by the same sum for rapidocr.

@@ -25,8 +25,10 @@ from serving.engine import Engine
 
 # After mapping back and clipping at the border, less than this (pixels, either side) is no text.
 _LEAST_SIDE = 3.0
-# How much surer an upright reading must be than the turned one that the angle classifier asked for. Words that read
-# as words both ways ("NO", "96") come out nearly equal, and there the classifier knows better.
+# The angle classifier is overruled where the line as it stands reads this surely, and so much more surely than turned.
+# Words that read as words both ways ("NO", "96") come out nearly equal, and of what hardly reads either way it is the
+# better judge.
+_UPRIGHT_SURE = 0.9
 _UPRIGHT_LEAD = 0.1
 
 
@@ -220,7 +222,8 @@ class OcrModel:
         upright, flipped = readings[: len(crops.images)], readings[len(crops.images) :]
         turned = [False] * len(upright)
         for i, reading in zip(proposed, flipped, strict=True):
-            if reading.confidence >= upright[i].confidence - _UPRIGHT_LEAD:
+            standing = upright[i].confidence
+            if standing < _UPRIGHT_SURE or standing < reading.confidence + _UPRIGHT_LEAD:
                 upright[i] = reading
                 turned[i] = True
         return upright, turned

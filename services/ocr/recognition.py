@@ -25,12 +25,13 @@ class WidthBuckets:
     """Input widths in pixels at 48 rows: `smallest`, then every multiple of `step` above it up to `largest`.
 
     The recogniser was trained at 320; narrower inputs read nearly the same at less cost. A line longer than
-    `largest` is squeezed into it.
+    `largest` is squeezed into it. One run takes `per_run` columns at most, because its output is 9 kB a column.
     """
 
     smallest: int = 320
     step: int = 32
     largest: int = 3200
+    per_run: int = 6400
 
     def columns(self, crop_height: int, crop_width: int) -> int:
         """How many columns a crop fills when scaled to 48 rows."""
@@ -56,8 +57,9 @@ def plan_batches(columns: Sequence[int], buckets: WidthBuckets, *, max_batch: in
         by_width.setdefault(buckets.bucket(count), []).append(index)
     for width in sorted(by_width):
         members = by_width[width]
-        for start in range(0, len(members), max_batch):
-            yield CropBatch(width, tuple(members[start : start + max_batch]))
+        size = min(max_batch, max(buckets.per_run // width, 1))
+        for start in range(0, len(members), size):
+            yield CropBatch(width, tuple(members[start : start + size]))
 
 
 class Recognizer:
