@@ -46,9 +46,10 @@ _ALLOWED_GLOBALS = frozenset(
 )
 
 
-def exported_onnx(store: WeightStore, artifact: str) -> Path:
-    """The ONNX graph of the YOLO checkpoint `artifact` ("yolo26n", "yolo26n-seg"), exported if it is not
-    cached.
+def exported_onnx(store: WeightStore, artifact: str, *, exporter: str = "ultralytics") -> Path:
+    """The ONNX graph of the YOLO checkpoint `artifact` ("yolo26n", "yolo26n-seg"), exported if it is not cached.
+
+    `exporter` is the module that must be installed to export; a cached graph needs none.
 
     Raises WeightsUnavailableError when the checkpoint cannot be had, when the exporter is not installed and
     no earlier export is cached, or when the export fails.
@@ -56,7 +57,7 @@ def exported_onnx(store: WeightStore, artifact: str) -> Path:
     info = store.licence(artifact)
 
     def build(destination: Path) -> None:
-        if importlib.util.find_spec("ultralytics") is None:
+        if importlib.util.find_spec(exporter) is None:
             raise WeightsUnavailableError(
                 artifact,
                 "not exported to ONNX yet, and the exporter is not installed. Run `polysight weights fetch` "
@@ -90,9 +91,8 @@ def export(checkpoint: Path, destination: Path) -> None:
     from ultralytics.models.yolo.model import YOLO
 
     with TemporaryDirectory() as folder:
-        copy = Path(
-            folder, "model.pt"
-        )  # the exporter writes beside the checkpoint, which belongs to the cache
+        # The exporter writes beside the checkpoint, whose own folder belongs to the cache.
+        copy = Path(folder, "model.pt")
         shutil.copyfile(checkpoint, copy)
         exported = YOLO(str(copy)).export(
             format="onnx", dynamic=True, opset=OPSET, simplify=True, device="cpu"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -197,3 +200,19 @@ def test_the_real_graph_takes_every_batch_and_shape(bus_jpg: Path) -> None:
         batch = model.infer([model.preprocess(image, DEFAULTS) for image in images])
         for image, raw in zip(images, batch, strict=True):
             np.testing.assert_allclose(raw.output, alone[id(image)].output, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("service", ["detection", "panoptic"])
+def test_a_process_without_weights_says_what_to_do_and_ends(tmp_path: Path, service: str) -> None:
+    environment = {"POLYSIGHT_OFFLINE": "1", "POLYSIGHT_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", f"services.{service}"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "polysight weights fetch yolo26n" in done.stderr
+    assert "Traceback" not in done.stderr
