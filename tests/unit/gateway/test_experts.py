@@ -1,0 +1,55 @@
+"""A request to an expert is the picture's bytes, encoded once, followed by what else is asked."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.dummies import REQUESTS
+from gateway.experts import KINDS, ExpertOptions, ImageField
+from polysight.common.v1 import geometry_pb2
+from polysight.gateway.v1 import polysight_pb2
+
+
+def test_the_table_agrees_with_the_contract() -> None:
+    assert [kind.expert for kind in KINDS] == polysight_pb2.Expert.values()[1:]
+    assert {kind.field for kind in KINDS} == {
+        field.name for field in polysight_pb2.ExpertReport.DESCRIPTOR.oneofs_by_name["result"].fields
+    }
+    for kind in KINDS:
+        request = REQUESTS[kind.expert].DESCRIPTOR
+        service_name, _, method_name = kind.method.strip("/").partition("/")
+        (service,) = (s for s in request.file.services_by_name.values() if s.full_name == service_name)
+        method = service.methods_by_name[method_name]
+        assert method.input_type.full_name == request.full_name
+        assert kind.parse(b"").DESCRIPTOR.full_name == method.output_type.full_name
+
+
+def test_every_expert_takes_the_same_message_in_the_same_field() -> None:
+    for request in REQUESTS.values():
+        image = request.DESCRIPTOR.fields_by_name["image"]
+        assert (image.number, image.message_type.full_name) == (1, "polysight.common.v1.Image")
+
+
+@given(
+    st.binary(max_size=300),
+    st.lists(st.text(max_size=8), max_size=3),
+    st.sampled_from(geometry_pb2.MaskEncoding.values()),
+    st.none() | st.tuples(st.integers(1, 512), st.integers(1, 512)),
+)
+def test_what_is_sent_is_what_was_meant(
+    data: bytes, vocabulary: list[str], masks: geometry_pb2.MaskEncoding, grid: tuple[int, int] | None
+) -> None:
+    options = ExpertOptions(tuple(vocabulary), masks, grid)
+    for kind in KINDS:
+        sent = REQUESTS[kind.expert].FromString(
+            ImageField(data).wire + kind.options(options).SerializeToString()
+        )
+        assert sent.image.data == data
+        assert sent.HasField("image")
+        if kind.name == "panoptic":
+            assert [(g.height, g.width) for g in sent.grids] == ([] if grid is None else [grid])
+        if kind.name in {"panoptic", "scene_graph"}:
+            assert sent.mask_encoding == masks
+        if kind.name == "detection":
+            assert list(sent.vocabulary) == vocabulary
