@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
-import protovalidate
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -113,9 +112,6 @@ _TABLES: Final[Mapping[str, Mapping[str, Callable[[Any], Test]]]] = {
 }
 
 
-_new_validator: Final[Any] = protovalidate.Validator  # untyped
-
-
 class FieldRules:
     """The rules of every message type it is asked about, compiled at the first question. Safe from any
     thread.
@@ -123,7 +119,7 @@ class FieldRules:
 
     def __init__(self) -> None:
         self._checks: dict[Descriptor, tuple[Check, ...]] = {}
-        self._validator: Any = _new_validator()
+        self._validator: Any = None
         self._lock = threading.Lock()
 
     def screen(self, message: Message) -> Doubt | None:
@@ -138,6 +134,11 @@ class FieldRules:
         blocking.
         """
         with self._lock:  # the CEL parser is shared and keeps state while it compiles
+            if self._validator is None:
+                # Its import is a third of a process's start, for what most processes never need.
+                import protovalidate
+
+                self._validator = protovalidate.Validator()  # type: ignore[no-untyped-call]
             violations = self._validator.collect_violations(message)
         if violations:
             first = violations[0].proto

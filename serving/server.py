@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
+from opentelemetry.sdk.trace import TracerProvider
 
 from serving.grpc_server import AddressInUseError, Server, Servicer
 from serving.settings import ServerSettings
@@ -76,13 +77,17 @@ async def serve(
         except Exception:
             log.exception("closing failed")
             code = 1
-    flushing = asyncio.to_thread(provider.shutdown)
-    try:
-        await asyncio.wait_for(flushing, _FLUSH_TIMEOUT_S)
-    except TimeoutError:
-        log.warning("spans were lost: the collector does not answer", endpoint=settings.otlp_endpoint)
+        await _flush(provider, settings.otlp_endpoint)
     log.info("stopped", exit_code=code)
     return code
+
+
+async def _flush(provider: TracerProvider, endpoint: str | None) -> None:
+    """Send the last spans, if the collector takes them."""
+    try:
+        await asyncio.wait_for(asyncio.to_thread(provider.shutdown), _FLUSH_TIMEOUT_S)
+    except TimeoutError:
+        log.warning("spans were lost: the collector does not answer", endpoint=endpoint)
 
 
 def run(main: Coroutine[Any, Any, int]) -> NoReturn:

@@ -21,6 +21,7 @@ import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from polysight.common.v1 import image_pb2
 from polysight.vision.v1 import ocr_pb2, ocr_pb2_grpc
@@ -291,7 +292,7 @@ async def test_settings_that_do_not_hold_end_the_process_with_2() -> None:
     assert [line for line in server.noise if line.startswith("OCR_DRAIN_GRACE_S: ")]
 
 
-async def test_reflection_lists_and_describes_every_service() -> None:
+async def test_reflection_and_channelz_tell_of_the_server() -> None:
     async with process() as server, open_channel(server.address) as channel:
         await server.logged("serving")
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast(Any, channel))
@@ -309,12 +310,7 @@ async def test_reflection_lists_and_describes_every_service() -> None:
             "grpc.reflection.v1alpha.ServerReflection",
         }
         assert all(reply.file_descriptor_response.file_descriptor_proto for reply in replies[1:])
-
-
-async def test_channelz_tells_of_the_server() -> None:
-    async with process() as server, open_channel(server.address) as channel:
-        await server.logged("serving")
-        stub: Any = channelz_pb2_grpc.ChannelzStub(cast(Any, channel))
+        stub = channelz_pb2_grpc.ChannelzStub(cast(Any, channel))
         reply = await stub.GetServers(channelz_pb2.GetServersRequest())
         assert len(reply.server) == 1
 
@@ -360,6 +356,37 @@ async def test_an_absent_collector_costs_spans_and_nothing_else() -> None:
         assert time.monotonic() - begun < 2
         server.tell(signal.SIGTERM)
         assert await server.exit_code(15) == 0
+
+
+async def test_spans_reach_the_collector_at_the_latest_when_the_process_ends() -> None:
+    received: list[trace_service_pb2.ExportTraceServiceRequest] = []
+
+    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+        async def Export(
+            self, request: trace_service_pb2.ExportTraceServiceRequest, context: object
+        ) -> trace_service_pb2.ExportTraceServiceResponse:
+            received.append(request)
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    collector = grpc.aio.server()
+    register: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    register(Collector(), collector)
+    port = collector.add_insecure_port("127.0.0.1:0")
+    await collector.start()
+    endpoint = f"http://127.0.0.1:{port}"
+    async with process(otlp_endpoint=endpoint) as server, open_channel(server.address) as channel:
+        await server.logged("serving")
+        await ocr_pb2_grpc.OcrServiceStub(channel).RecognizeText(sleep_request(0, 1), timeout=5)
+        line = await server.logged("rpc")
+        server.tell(signal.SIGTERM)
+        assert await server.exit_code(15) == 0
+    await collector.stop(0)
+    [resource] = [resource for request in received for resource in request.resource_spans]
+    attributes = {item.key: item.value.string_value for item in resource.resource.attributes}
+    assert attributes["service.name"] == "ocr"
+    [span] = [span for scope in resource.scope_spans for span in scope.spans]
+    assert span.name == f"{OCR}/RecognizeText"
+    assert span.trace_id.hex() == line["trace_id"]
 
 
 async def test_a_restarted_server_is_found_again_by_the_same_channel() -> None:
