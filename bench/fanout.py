@@ -26,13 +26,9 @@ import argparse
 import asyncio
 import io
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import grpc.aio
 import numpy as np
@@ -42,12 +38,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.dummies import delay_s
-from bench.dummy_mesh import free_port
+from bench.dummy_processes import DummyProcesses
 from gateway.experts import KINDS, ExpertOptions, ImageField, RemoteExpert
 from polysight.gateway.v1 import polysight_pb2, polysight_pb2_grpc
 from serving.channel import open_channel
 
-NAMES = (*(kind.name for kind in KINDS), "llm_server", "gateway")
 WARM_UP = 20
 START_S = 90.0
 
@@ -63,30 +58,6 @@ def photo(kilobytes: int = 150) -> bytes:
         if file.tell() >= kilobytes * 1000:
             break
     return file.getvalue()
-
-
-@contextmanager
-def processes(ports: Mapping[str, int]) -> Iterator[psutil.Process]:
-    """All processes but this one; gives the gateway's. They are gone afterwards."""
-    settings = {f"GATEWAY_{name.upper()}_ADDRESS": f"127.0.0.1:{ports[name]}" for name in NAMES[:-1]}
-    settings |= {
-        "GATEWAY_PORT": str(ports["gateway"]),
-        "GATEWAY_METRICS_PORT": "0",
-        "GATEWAY_LOG_LEVEL": "warning",
-    }
-    environment = os.environ | settings | {"OMP_WAIT_POLICY": "PASSIVE"}
-    commands = [["bench.dummies", name, str(ports[name])] for name in NAMES[:-1]] + [["gateway"]]
-    started = [subprocess.Popen([sys.executable, "-m", *command], env=environment) for command in commands]
-    try:
-        yield psutil.Process(started[-1].pid)
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 class Client:
@@ -192,9 +163,9 @@ def main() -> None:
         "--seconds", type=float, default=20.0, help="measure no longer than this (default 20)"
     )
     arguments = parser.parse_args()
-    ports = {name: free_port() for name in NAMES}
-    with processes(ports) as gateway:
-        result = asyncio.run(measure(ports, gateway, arguments.requests, arguments.seconds))
+    with DummyProcesses() as mesh:
+        gateway = psutil.Process(mesh.pid("gateway"))
+        result = asyncio.run(measure(mesh.ports, gateway, arguments.requests, arguments.seconds))
     if not arguments.json:
         table = Table("what", "value", title="The gateway among dummy experts")
         for name, value in result.items():
