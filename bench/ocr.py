@@ -3,8 +3,9 @@
     python -m bench.ocr [--json] [--rounds 3] [--threads N] [IMAGE ...]
 
 Both read the same files from bytes, in one process, taking turns image by image, on the same number of threads;
-`rapidocr` otherwise as it ships. The first picture goes through both once before the clock runs. Default pictures: the two photos
-in the ultralytics package, the photos of `tests/assets/photos`, and the drawn pages of `bench.text_pages`.
+`rapidocr` otherwise as it ships. The first picture goes through both once before the clock runs. Default
+pictures: the two photos in the ultralytics package, the photos of `tests/assets/photos`, and the drawn pages of
+`bench.text_pages`. Rounds end early on a slow machine, so that the whole takes about two minutes.
 
 - `ratio_wall`: the sum over pictures of our median seconds, divided by the same sum for rapidocr.
 - `cer`: the lines of each side are put into one reading order (`services.ocr.reading_order` on their polygons)
