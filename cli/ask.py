@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import grpc
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cli import picture, report
 from cli.connection import (
@@ -33,7 +34,7 @@ class Conversation:
     """All that came back for one question. Times are in milliseconds, as the client saw them."""
 
     reports: list[gateway_pb2.ExpertReport] = field(default_factory=list)
-    verbalization: str = ""
+    verbalization: gateway_pb2.Verbalization | None = None
     answer: str = ""
     ttft_ms: float = 0.0
     total_ms: float = 0.0
@@ -43,7 +44,7 @@ class Conversation:
         """For `--json`."""
         return {
             "answer": self.answer,
-            "verbalization": self.verbalization,
+            "verbalization": self.verbalization.text if self.verbalization is not None else "",
             "experts": [report.as_dict(one) for one in self.reports],
             "ttft_ms": round(self.ttft_ms, 1),
             "total_ms": round(self.total_ms, 1),
@@ -89,8 +90,8 @@ def converse(
             told.reports.append(event.expert_report)
             console.print(report.line(event.expert_report), highlight=False)
         elif kind == "verbalization":
-            told.verbalization = event.verbalization.text
-            console.print(f"\n[dim]{told.verbalization.replace('[', chr(92) + '[')}[/]\n", highlight=False)
+            told.verbalization = event.verbalization
+            console.print(f"\n[dim]{escape(event.verbalization.text)}[/]\n", highlight=False)
         elif kind == "token":
             if not told.ttft_ms:
                 told.ttft_ms = (time.perf_counter() - started) * 1e3
@@ -136,7 +137,7 @@ def ask(
     except grpc.RpcError as error:
         fail(error, gateway, as_json=as_json)
     if picture_path is not None:
-        picture.annotate(data, told.reports).save(picture_path)
+        picture.annotate(data, told.reports, told.verbalization).save(picture_path)
     console.print(report.timing_table(told.reports, told.done))
     if as_json:
         answer = told.as_dict() | {"picture": str(picture_path) if picture_path else None}

@@ -70,7 +70,7 @@ def demo(
     finally:
         codes = mesh.stop()
     place = picture_path or Path(f"{image.stem}.polysight.png").resolve()
-    picture.annotate(data, told.reports).save(place)
+    picture.annotate(data, told.reports, told.verbalization).save(place)
     console.print(report.timing_table(told.reports, told.done))
     console.print(f"picture: {place}", highlight=False)
     faults = _faults(told, codes)

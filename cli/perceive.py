@@ -71,7 +71,7 @@ def perceive(
         console.print(report.line(one), highlight=False)
     console.print(f"\n{reply.verbalization.text}", markup=False, highlight=False)
     if picture_path is not None:
-        picture.annotate(data, list(reply.reports)).save(picture_path)
+        picture.annotate(data, list(reply.reports), reply.verbalization).save(picture_path)
         console.print(f"\npicture: {picture_path}", highlight=False)
     if as_json:
         print(

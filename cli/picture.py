@@ -1,18 +1,21 @@
 """Draws what the experts saw onto the picture: masks, boxes with names, relations as arrows, text regions.
 
-The panoptic expert's segments are drawn; where it is missing, the detection expert's boxes stand in.
+Beside the picture stands what was read and related, in words. Objects bear the numbers of the verbalization, so that
+"person (#2)" in a sentence can be found in the picture. The panoptic expert's segments are drawn; where it is missing,
+the detection expert's boxes stand in.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from cli.legend import Font, beside, load_font
 from polysight.common.v1 import geometry_pb2
 from polysight.gateway.v1 import polysight_pb2 as gateway_pb2
 from polysight.vision.v1 import ocr_pb2, scene_graph_pb2
@@ -46,47 +49,101 @@ class _Drawn:
     score: float
 
 
-def annotate(data: bytes, reports: Sequence[gateway_pb2.ExpertReport]) -> Image.Image:
-    """The picture in `data` with the experts' results drawn on it, as an RGB image.
+def annotate(
+    data: bytes,
+    reports: Sequence[gateway_pb2.ExpertReport],
+    verbalization: gateway_pb2.Verbalization | None = None,
+) -> Image.Image:
+    """The picture in `data` with the experts' results drawn on it and listed beside it, as an RGB image.
 
-    Raises the errors of `serving.image.decode_image` for bytes that are no picture.
+    Objects are numbered as in `verbalization` if it is given. Raises the errors of `serving.image.decode_image` for
+    bytes that are no picture.
     """
     pixels = decode_image(data)
     results = {report.WhichOneof("result"): report for report in reports if report.WhichOneof("result")}
-    objects = _objects(results)
+    objects = _objects(results, verbalization)
     canvas = _enlarged(Image.fromarray(_tint(pixels, objects)))
-    size = max(14, round(max(canvas.size) / 62))
     draw = ImageDraw.Draw(canvas, "RGBA")
-    font = ImageFont.load_default(size)
+    font = load_font(max(14, round(max(canvas.size) / 62)))
+    lines = list(results["ocr"].ocr.lines) if "ocr" in results else []
+    graph = results["scene_graph"].scene_graph if "scene_graph" in results else None
     for one in sorted(objects, key=lambda one: -_area(one.box)):
-        _draw_box(draw, canvas.size, one, font)
+        _draw_box(draw, canvas.size, one)
     taken: list[tuple[float, float, float, float]] = []
-    if "ocr" in results:
-        for line in results["ocr"].ocr.lines:
-            _draw_text_line(draw, canvas.size, line, font, taken)
-    if "scene_graph" in results:
-        _draw_relations(draw, canvas.size, results["scene_graph"].scene_graph, font, taken)
     for one in objects:
         x, y = one.box.x_min * canvas.width, one.box.y_min * canvas.height
-        _tag(draw, canvas.size, (x, y), f"{one.name} {one.score:.2f}", font, one.colour, taken)
-    return canvas
+        _tag(draw, canvas.size, (x, y), one.name, font, one.colour, taken)
+    for number, line in enumerate(lines, start=1):
+        _draw_text_line(draw, canvas.size, line, number, font, taken)
+    if graph is not None:
+        _draw_relations(draw, canvas.size, graph, font, taken)
+    sections = [
+        ("objects", [(one.colour, f"{one.name}  {one.score:.2f}") for one in objects]),
+        ("relations", [(_ARROW_COLOUR, told) for told in _told(graph, objects)]),
+        ("text", [(_TEXT_COLOUR, f"{number}  {line.text}") for number, line in enumerate(lines, start=1)]),
+    ]
+    return beside(canvas, [section for section in sections if section[1]], font)
 
 
-def _objects(results: dict[str | None, gateway_pb2.ExpertReport]) -> list[_Drawn]:
-    seen: Counter[str] = Counter()
-    drawn: list[_Drawn] = []
-    found: Iterable[tuple[str, geometry_pb2.Box, geometry_pb2.Mask | None, float]] = ()
+def _objects(
+    results: dict[str | None, gateway_pb2.ExpertReport], verbalization: gateway_pb2.Verbalization | None
+) -> list[_Drawn]:
+    found: list[tuple[int, str, geometry_pb2.Box, geometry_pb2.Mask | None, float]] = []
+    expert = gateway_pb2.EXPERT_PANOPTIC
     if "panoptic" in results:
         segments = results["panoptic"].panoptic.segments
-        found = [(one.label, one.box, one.mask, one.score) for one in segments if one.is_thing]
+        found = [
+            (index, one.label, one.box, one.mask, one.score)
+            for index, one in enumerate(segments)
+            if one.is_thing
+        ]
     elif "detection" in results:
+        expert = gateway_pb2.EXPERT_DETECTION
         detections = results["detection"].detection.detections
-        found = [(one.label, one.box, None, one.score) for one in detections]
-    for index, (label, box, mask, score) in enumerate(found):
+        found = [(index, one.label, one.box, None, one.score) for index, one in enumerate(detections)]
+    order = _order_of_speech(verbalization, expert)
+    found.sort(key=lambda one: order.get(one[0], len(order) + one[0]))
+    seen: Counter[str] = Counter()
+    drawn: list[_Drawn] = []
+    for place, (_, label, box, mask, score) in enumerate(found):
         seen[label] += 1
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = _COLOURS[place % len(_COLOURS)]
         drawn.append(_Drawn(f"{label} #{seen[label]}", box, _mask(mask), colour, score))
     return drawn
+
+
+def _order_of_speech(verbalization: gateway_pb2.Verbalization | None, expert: int) -> dict[int, int]:
+    """Place at which each of an expert's results is first spoken of, by its index."""
+    order: dict[int, int] = {}
+    for phrase in verbalization.phrases if verbalization is not None else ():
+        if phrase.expert == expert:
+            for index in phrase.indices:
+                order.setdefault(index, len(order))
+    return order
+
+
+def _told(graph: scene_graph_pb2.GenerateSceneGraphResponse | None, objects: Sequence[_Drawn]) -> list[str]:
+    """Relations in words, with the names that the objects bear in the picture."""
+    if graph is None:
+        return []
+    names = [_name_of(one, objects) for one in graph.objects]
+    return [
+        f"{names[edge.subject_index]} {edge.predicate} {names[edge.object_index]}" for edge in graph.relations
+    ]
+
+
+def _name_of(node: scene_graph_pb2.SceneObject, objects: Sequence[_Drawn]) -> str:
+    same = [one for one in objects if one.name.rpartition(" #")[0] == node.label]
+    best = max(same, key=lambda one: _overlap_share(one.box, node.box), default=None)
+    return best.name if best is not None and _overlap_share(best.box, node.box) >= 0.5 else node.label
+
+
+def _overlap_share(a: geometry_pb2.Box, b: geometry_pb2.Box) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a.x_max, b.x_max) - max(a.x_min, b.x_min)
+    height = min(a.y_max, b.y_max) - max(a.y_min, b.y_min)
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / max(_area(a) + _area(b) - shared, 1e-9)
 
 
 def _mask(mask: geometry_pb2.Mask | None) -> NDArray[np.bool_] | None:
@@ -133,12 +190,7 @@ def _area(box: geometry_pb2.Box) -> float:
     return (box.x_max - box.x_min) * (box.y_max - box.y_min)
 
 
-def _draw_box(
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    one: _Drawn,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], one: _Drawn) -> None:
     corners = (
         one.box.x_min * size[0],
         one.box.y_min * size[1],
@@ -152,22 +204,22 @@ def _draw_text_line(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
     line: ocr_pb2.TextLine,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    number: int,
+    font: Font,
     taken: list[tuple[float, float, float, float]],
 ) -> None:
     points = [(point.x * size[0], point.y * size[1]) for point in line.polygon.points]
     if len(points) >= 3:
         draw.polygon(points, outline=(*_TEXT_COLOUR, 255), fill=(*_TEXT_COLOUR, 50))
-        left = min(x for x, _ in points)
-        bottom = max(y for _, y in points)
-        _tag(draw, size, (left, bottom + 2), f"“{line.text}”", font, _TEXT_COLOUR, taken, below=True)
+        left, top = min(points, key=lambda point: point[0] + point[1])
+        _tag(draw, size, (left, top), str(number), font, _TEXT_COLOUR, taken)
 
 
 def _draw_relations(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
     graph: scene_graph_pb2.GenerateSceneGraphResponse,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     taken: list[tuple[float, float, float, float]],
 ) -> None:
     for edge in list(graph.relations)[:MAX_ARROWS]:
@@ -205,17 +257,15 @@ def _tag(
     size: tuple[int, int],
     at: Point,
     text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     colour: Colour,
     taken: list[tuple[float, float, float, float]],
-    *,
-    below: bool = False,
 ) -> None:
     """A label on a coloured ground, kept inside the picture and, where it can be, off the labels already there."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 8, bottom - top + 6
     x = min(max(at[0], 0), max(size[0] - width, 0))
-    y = min(max(at[1] if below else at[1] - height, 0), max(size[1] - height, 0))
+    y = min(max(at[1] - height, 0), max(size[1] - height, 0))
     for _ in range(12):
         hit = next((box for box in taken if _overlap(box, (x, y, x + width, y + height))), None)
         if hit is None or hit[3] + height > size[1]:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from rich.markup import escape
 from rich.table import Table
 
 from polysight.gateway.v1 import polysight_pb2 as gateway_pb2
@@ -58,7 +59,7 @@ def summary(report: gateway_pb2.ExpertReport) -> str:
 def line(report: gateway_pb2.ExpertReport) -> str:
     """One line for the terminal, in rich's markup."""
     name = EXPERT_NAMES[report.expert]
-    told = summary(report).replace("[", r"\[")
+    told = escape(summary(report))
     took = "" if report.outcome == gateway_pb2.OUTCOME_SKIPPED else f"{milliseconds(report.elapsed):6.0f} ms"
     return f"{_MARKS[report.outcome]} [bold]{name:<11}[/] {took:>9}  {told}"
 
