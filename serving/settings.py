@@ -34,7 +34,7 @@ class ServerSettings(BaseSettings):
         DEFAULT_MAX_MESSAGE_BYTES, ge=1024, le=2**31 - 1, description="largest gRPC message, received or sent"
     )
     max_concurrent_calls: int = Field(
-        512, ge=1, description="calls in progress above which a new one is refused with RESOURCE_EXHAUSTED"
+        128, ge=1, description="calls in progress above which a new one is refused with RESOURCE_EXHAUSTED"
     )
 
     drain_pause_s: Seconds = Field(
