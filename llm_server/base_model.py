@@ -89,7 +89,8 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
     """
     arguments: dict[str, Any] = {"attn_implementation": attention}
     if precision in ("nf4", "nf4-dequantised"):
-        arguments["quantization_config"] = BitsAndBytesConfig(
+        quantisation: Any = BitsAndBytesConfig  # untyped
+        arguments["quantization_config"] = quantisation(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -97,7 +98,7 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
         )
         arguments["device_map"] = {"": "cpu"}
     arguments["dtype"] = torch.float32 if precision == "fp32" else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if precision == "nf4":
         no_weight_packing(model)
     if precision == "nf4-dequantised":
@@ -112,10 +113,8 @@ def no_weight_packing(model: nn.Module) -> int:
 
     After one evaluation forward that path silently stops gradients, and it corrupts weights on merging.
     """
-    from bitsandbytes.nn import Linear4bit
-
-    layers = [m for m in model.modules() if isinstance(m, Linear4bit)]
-    for layer in layers:
+    layers = _four_bit(model)
+    for _, layer in layers:
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
 
@@ -123,9 +122,8 @@ def no_weight_packing(model: nn.Module) -> int:
 def dequantised(model: Any) -> Any:
     """Replaces every 4-bit layer by a plain bfloat16 layer of the same values; the model is no longer quantised."""
     from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
 
-    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, Linear4bit)]:
+    for name, layer in _four_bit(model):
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, dtype=torch.bfloat16)
         plain.weight = nn.Parameter(
@@ -139,3 +137,10 @@ def dequantised(model: Any) -> Any:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model
+
+
+def _four_bit(model: nn.Module) -> list[tuple[str, Any]]:
+    """Names and modules of all 4-bit layers."""
+    from bitsandbytes.nn.modules import Linear4bit
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit)]

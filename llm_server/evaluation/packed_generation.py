@@ -75,33 +75,44 @@ def _answer_batch(
     positions = padded([row[1] for row in rows], 0)
     branches = padded([row[2] for row in rows], -1)
     last = torch.tensor([row[3] for row in rows])
-    per_scene = torch.arange(1, last.shape[1] + 1).expand(len(rows), -1)
 
     from transformers import DynamicCache
 
     cache = DynamicCache()
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    mask = _sees(branches, branches) & causal
-    logits = _logits(model, ids, positions, mask, cache, at=last)
+    logits = _logits(model, ids, positions, _sees(branches, branches) & causal, cache, at=last)
     at = positions.gather(1, last)
+    said: list[list[list[int]]] = [[[] for _ in questions] for _, questions in prompts]
+    alive = list(range(len(rows)))
     done = torch.zeros_like(last, dtype=torch.bool)
-    out: list[torch.Tensor] = []
     for _ in range(max_new_tokens):
         token = logits.argmax(-1)
         done |= (token == end) | (token == pad)
-        out.append(torch.where(done, pad, token))
-        if bool(done.all()):
+        for row, scene in enumerate(alive):
+            for branch, (number, over) in enumerate(
+                zip(token[row].tolist(), done[row].tolist(), strict=True)
+            ):
+                if not over:
+                    said[scene][branch].append(number)
+        unfinished = (~done).any(dim=1).nonzero()[:, 0]
+        if not len(unfinished):
             break
+        if len(unfinished) <= 0.7 * len(alive):
+            # Scenes whose answers have all ended leave, so that a long answer does not keep the batch.
+            cache.batch_select_indices(unfinished)
+            alive = [alive[i] for i in unfinished.tolist()]
+            branches, at, done, token = (
+                branches[unfinished],
+                at[unfinished],
+                done[unfinished],
+                token[unfinished],
+            )
         at = at + 1
-        branches = torch.cat([branches, per_scene], dim=1)
-        mask = _sees(per_scene, branches)
+        new = torch.arange(1, last.shape[1] + 1).expand(len(alive), -1)
+        branches = torch.cat([branches, new], dim=1)
         # Of the tokens appended in one step each sees its own only: branch numbers already say so.
-        logits = _logits(model, out[-1], at, mask, cache, at=None)
-    tokens = torch.stack(out, dim=-1)
-    return [
-        [tokenizer.decode([t for t in answer.tolist() if t not in (pad, end)]).strip() for answer in scene]
-        for scene in tokens
-    ]
+        logits = _logits(model, torch.where(done, pad, token), at, _sees(new, branches), cache, at=None)
+    return [[tokenizer.decode(answer).strip() for answer in scene] for scene in said]
 
 
 def _sees(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,8 @@ def model_card(card: dict[str, Any]) -> str:
     lines = [
         f"# Adapters `object` and `vl` for {card['base']}",
         "",
-        "Two LoRA adapters that are served together, summed, on the NF4 base. Made by `polysight train`; every knob, the",
-        "hash of the data, the loss curve and the versions are in `recipe.json`. Apache-2.0, like the base.",
+        "Two LoRA adapters that are served together, summed, on the NF4 base. Made by `polysight train`; every",
+        "knob, the hash of the data, the loss curve and the versions are in `recipe.json`. Apache-2.0, like the base.",
         "",
         *(f"- `{task}`: {DESCRIPTIONS[task]}" for task in TASKS),
         "",
@@ -51,9 +51,10 @@ def model_card(card: dict[str, Any]) -> str:
             "",
         ]
     lines += [
-        "What they do not do: they read sentences about a picture, not the picture. Colour, weather, age, mood and whatever",
-        'else no expert reports is answered with "I cannot tell that". They were trained on English questions about single',
-        "pictures; conversations over several turns, and scenes with more than about twenty objects, were not trained.",
+        "What they do not do: they read sentences about a picture, not the picture. Colour, weather, age, mood and",
+        'whatever else no expert reports is answered with "I cannot tell that". They were trained on English questions',
+        "about single pictures; conversations over several turns, and scenes with more than about fifteen objects, were",
+        "not trained.",
         "",
     ]
     return "\n".join(lines)

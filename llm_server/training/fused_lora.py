@@ -22,7 +22,7 @@ class _TwoAdapters(torch.autograd.Function):
     """Low-rank sum on a frozen weight; gradients for the input and for what asks for one among A and B."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor
     ) -> torch.Tensor:
         """x (..., I), weight (O, I), a (R, I), b (O, R), one dtype -> (..., O)."""
@@ -53,11 +53,14 @@ class _TwoAdapters(torch.autograd.Function):
 
 def _forward(self: LoraLinear, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Replaces peft's ``Linear.forward`` while training: no dropout, no per-row adapters, no merging."""
-    weight = self.base_layer.weight
+    base: Any = self.base_layer
+    weight: torch.Tensor = base.weight
     names = self.active_adapters
-    a = torch.cat([self.lora_A[n].weight for n in names]).to(weight.dtype)
-    b = torch.cat([self.lora_B[n].weight * self.scaling[n] for n in names], dim=1).to(weight.dtype)
-    out: torch.Tensor = _TwoAdapters.apply(x, weight, a, b)  # type: ignore[no-untyped-call]
+    lora_a: Any = self.lora_A
+    lora_b: Any = self.lora_B
+    a = torch.cat([lora_a[n].weight for n in names]).to(weight.dtype)
+    b = torch.cat([lora_b[n].weight * self.scaling[n] for n in names], dim=1).to(weight.dtype)
+    out: torch.Tensor = _TwoAdapters.apply(x, weight, a, b)
     return out
 
 

@@ -68,8 +68,8 @@ _CATEGORY: Final = (
     "What {noun} {be} there?",
 )
 B2C: Final = (
-    "Given that [0.0, 0.0] is the upper-left corner and [1.0, 1.0] the bottom-right corner of the image, what is the main "
-    "object in the box {box}? Answer with a single word or phrase."
+    "Given that [0.0, 0.0] is the upper-left corner and [1.0, 1.0] the bottom-right corner of the image, what is the "
+    "main object in the box {box}? Answer with a single word or phrase."
 )
 _BOX_CLASS: Final = (
     B2C,

@@ -60,7 +60,7 @@ def adapted(model: Any, *, rank: int, alpha: int) -> Any:
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(base_model.LINEARS), task_type="CAUSAL_LM"
     )
-    adapted_model = peft.get_peft_model(model, config, adapter_name=TASKS[0])
+    adapted_model: Any = peft.get_peft_model(model, config, adapter_name=TASKS[0])
     for task in TASKS[1:]:
         adapted_model.add_adapter(task, config)
     for adapter_config in adapted_model.peft_config.values():
@@ -71,7 +71,7 @@ def adapted(model: Any, *, rank: int, alpha: int) -> Any:
 
 def load_adapters(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     """A peft model with the adapters of ``folder``, both active and summed."""
-    adapted_model = peft.PeftModel.from_pretrained(
+    adapted_model: Any = peft.PeftModel.from_pretrained(
         model, folder / TASKS[0], adapter_name=TASKS[0], is_trainable=trainable
     )
     for task in TASKS[1:]:

@@ -16,30 +16,47 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Literal
 
-from llm_server.training.vocabulary import (
-    CATEGORIES,
+from llm_server.training.plausible import (
     GEOMETRIC,
     OTHER_ACTIONS,
     PERSON_ACTIONS,
     PLACES,
     PREDICATES,
-    STUFF,
     SYLLABLES,
     TEXT_WORDS,
-    THINGS,
 )
+from llm_server.training.vocabulary import CATEGORIES, STUFF, THINGS
 
 Split = Literal["train", "heldout"]
 Box = tuple[float, float, float, float]
 
-#: Typical height of a class relative to the picture; what is not named is small.
+#: What mostly fills much of a picture, and of that what is wide; the rest is small and upright.
 _LARGE = frozenset(
-    {"bus", "train", "truck", "airplane", "elephant", "horse", "cow", "giraffe", "bed", "couch", "dining table", "person",
-     "refrigerator", "car", "boat", "bear", "zebra", "toilet", "oven", *STUFF}
-)  # fmt: skip
+    [
+        "bus",
+        "train",
+        "truck",
+        "airplane",
+        "elephant",
+        "horse",
+        "cow",
+        "giraffe",
+        "bed",
+        "couch",
+        "dining table",
+        "person",
+        "refrigerator",
+        "car",
+        "boat",
+        "bear",
+        "zebra",
+        "toilet",
+        "oven",
+    ]
+) | frozenset(STUFF)
 _WIDE = frozenset(
-    {"bus", "train", "truck", "car", "bed", "couch", "dining table", "skis", "surfboard", "airplane", *STUFF}
-)
+    ["bus", "train", "truck", "car", "bed", "couch", "dining table", "skis", "surfboard", "airplane"]
+) | frozenset(STUFF)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,9 @@ def save_adapters(model: Any, folder: Path) -> None:
         tensors = {key: value.detach().to(torch.bfloat16).contiguous() for key, value in state.items()}
         partial = place / "adapter_model.safetensors.partial"
         save_file(tensors, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)
         partial.replace(place / "adapter_model.safetensors")
+        config.target_modules = sorted(config.target_modules)
         was = config.inference_mode
         config.inference_mode = True
         config.save_pretrained(place)

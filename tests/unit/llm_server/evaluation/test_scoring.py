@@ -1,0 +1,57 @@
+"""What counts as right."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_server.evaluation.scoring import correct, normalise, number
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "expected", "right"),
+    [
+        ("count", "There are 4 people in the picture.", "4.", True),
+        ("count", "four", "There are 4 people in the picture.", True),
+        ("count", "There are no dogs in the picture.", "0.", True),
+        ("count", "There are 14 people.", "4.", False),
+        ("count", "Many.", "4.", False),
+        ("count", "", "0.", False),
+        ("existence", "Yes, there are 3 dogs in the picture.", "Yes.", True),
+        ("existence", "No", "No, there is no dog in the picture.", True),
+        ("existence", "Yes.", "No.", False),
+        ("existence", "Not sure.", "No.", False),
+        ("relation", "a bicycle", "A bicycle.", True),
+        ("relation", "The person is riding a bicycle.", "A bicycle.", False),
+        ("relation", "It is a bicycle.", "A bicycle.", True),
+        ("relation", "Person (#1).", "Person (#2).", False),
+        ("relation", "", "A bicycle.", False),
+        ("text", 'It says "cero" and emisiones', "It says: cero, emisiones.", False),
+        ("text", '"cero", "emisiones"', "It says: cero, emisiones.", True),
+        ("text", "The text says: cero, and emisiones.", "It says: cero, emisiones.", True),
+        ("text", "It says: emisiones, cero.", "It says: cero, emisiones.", False),
+        ("text", "There is no text in the picture.", "It says: cero.", False),
+        ("text", "", "It says: cero.", False),
+    ],
+)
+def test_right_and_wrong(kind: str, answer: str, expected: str, right: bool) -> None:
+    assert correct(kind, answer, expected) is right
+
+
+def test_a_count_needs_a_number_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="no number"):
+        correct("count", "3", "several")
+
+
+@given(st.text(max_size=40))
+def test_normalising_twice_changes_nothing_that_once_did_not(text: str) -> None:
+    once = normalise(text)
+    assert once == once.lower()
+    assert "  " not in once
+    assert not once.endswith(".")
+
+
+@given(st.integers(min_value=0, max_value=10**6))
+def test_numbers_are_found(n: int) -> None:
+    assert number(f"There are {n} of them.") == n

@@ -1,0 +1,112 @@
+"""One adapter learns at a time, the run is seeded, and what it writes can be read again."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from llm_server.adapter_files import read_adapters
+from llm_server.base_model import NAME
+from llm_server.tiny_model import tiny_model, tiny_tokenizer
+from llm_server.training import cards
+from llm_server.training.recipe import Hashed, Recipe, adapted, changed, load_adapters
+from llm_server.training.scenes import Scene
+from llm_server.training.trainer import PackedScenes, Progress, run_training, samples, save_adapters
+
+
+def words(scene: Scene) -> str:
+    return f"The image includes {len(scene.objects)} objects."
+
+
+def run(folder: Path, *, steps: int, task_share: float = 0.5, seed: int = 4) -> tuple[Any, Progress, Hashed]:
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(seed)
+    model = adapted(tiny_model(320), rank=4, alpha=8)
+    hashed = Hashed(islice(samples(seed, questions=2, vl_share=task_share), steps), words)
+    progress = run_training(
+        model,
+        PackedScenes(hashed, tokenizer, words, max_tokens=400),
+        folder=folder,
+        pad_id=0,
+        steps=steps,
+        learning_rate=1e-2,
+        warmup=1,
+        seed=seed,
+        save_every_s=0.0,
+    )
+    return model, progress, hashed
+
+
+def changed_adapters(model: Any) -> set[str]:
+    """Adapters whose B, zero at first, has moved."""
+    return {n.split(".")[-2] for n, p in model.named_parameters() if "lora_B" in n and p.abs().max() > 0}
+
+
+def test_a_step_of_one_task_moves_that_adapter_only(tmp_path: Path) -> None:
+    assert changed_adapters(run(tmp_path, steps=2, task_share=1.0)[0]) == {"vl"}
+    assert changed_adapters(run(tmp_path, steps=2, task_share=0.0)[0]) == {"object"}
+
+
+def test_the_same_seed_trains_the_same_adapters_and_hashes_the_same_data(tmp_path: Path) -> None:
+    first, progress, data = run(tmp_path / "a", steps=8)
+    again, _, same_data = run(tmp_path / "b", steps=8)
+    other, _, other_data = run(tmp_path / "c", steps=8, seed=5)
+    assert changed_adapters(first) == {"object", "vl"}
+    weights, repeated = ({n: p for n, p in m.named_parameters() if "lora_" in n} for m in (first, again))
+    assert all(torch.equal(weights[name], repeated[name]) for name in weights)
+    assert any(not torch.equal(weights[n], p) for n, p in other.named_parameters() if "lora_" in n)
+    assert data.sha256 == same_data.sha256 != other_data.sha256
+    assert data.samples == 8
+    assert json.loads((tmp_path / "a" / "progress.json").read_text())["step"] == 8
+    assert progress.curve == [] or progress.curve[-1]["loss"] > 0
+
+
+def test_saved_adapters_are_read_by_the_server_and_compute_the_same(tmp_path: Path) -> None:
+    model = adapted(tiny_model(320), rank=4, alpha=8)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = (torch.randn_like(parameter) * 0.2).bfloat16().float()
+    save_adapters(model, tmp_path)
+    assert {t.dtype for t in load_file(tmp_path / "vl" / "adapter_model.safetensors").values()} == {
+        torch.bfloat16
+    }
+    assert [a.name for a in read_adapters(tmp_path, base=NAME)] == ["object", "vl"]
+    again = load_adapters(tiny_model(320), tmp_path)
+    tokens = torch.arange(10)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=tokens).logits, model(input_ids=tokens).logits)
+
+
+def test_careless_typing_keeps_the_answer() -> None:
+    texts = [q.text for s in islice(samples(1, questions=8, vl_share=0.5), 60) for q in s.questions]
+    assert any(text[0].islower() for text in texts)
+    assert sum(text[0].islower() for text in texts) < 0.15 * len(texts)
+
+
+def test_the_card_says_what_was_done(tmp_path: Path) -> None:
+    for task in ("object", "vl"):
+        (tmp_path / task).mkdir()
+    card = {
+        **vars(changed(Recipe(), {"steps": 3})),
+        "recipe": "scenes-1",
+        "base": NAME,
+        "data_sha256": "abc",
+        "samples": 3,
+        "answers": 30,
+        "threads": 2,
+        "seconds": 120.0,
+        "scores": {"n": 5, "seed": 1, **dict.fromkeys(("count", "existence", "relation", "text"), 0.5)}
+        | {"base": dict.fromkeys(("count", "existence", "relation", "text"), 0.25)},
+    }
+    cards.write(card, tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "3 steps, 30 answers" in text
+    assert "| base alone | 0.250 | 0.250 | 0.250 | 0.250 |" in text
+    assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 3
+    assert (tmp_path / "vl" / "description.txt").read_text().startswith("Relations")
