@@ -52,9 +52,9 @@ def model_card(card: dict[str, Any]) -> str:
         ]
     lines += [
         "What they do not do: they read sentences about a picture, not the picture. Colour, weather, age, mood and",
-        'whatever else no expert reports is answered with "I cannot tell that". They were trained on English questions',
-        "about single pictures; conversations over several turns, and scenes with more than about fifteen objects, were",
-        "not trained.",
+        'whatever else no expert reports is answered with "I cannot tell that". They were trained on English',
+        "questions about single pictures; conversations over several turns, and scenes with more than about fifteen",
+        "objects, were not trained.",
         "",
     ]
     return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""The base in each precision: what is trained on has the values of what is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bitsandbytes.nn.modules import Linear4bit
+
+from llm_server import base_model
+from llm_server.tiny_model import tiny_model
+
+TOKENS = torch.arange(12)[None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("checkpoint")
+    tiny_model(320, seed=5).save_pretrained(place)
+    return place
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=TOKENS).logits.float()  # type: ignore[no-any-return]
+
+
+def test_dequantised_layers_give_what_the_served_layers_give(folder: Path) -> None:
+    served = base_model.load_model(folder, "nf4")
+    plain = base_model.load_model(folder, "nf4-dequantised")
+    assert sum(isinstance(m, Linear4bit) for m in served.modules()) == 14
+    assert not any(isinstance(m, Linear4bit) for m in plain.modules())
+    torch.testing.assert_close(logits(plain), logits(served), rtol=0, atol=0)
+    whole = logits(base_model.load_model(folder, "fp32"))
+    assert (logits(served) - whole).abs().max() > 1e-3, "quantisation must be seen, or it was not done"
+
+
+def test_weight_packing_is_off_so_that_gradients_survive_an_evaluation(folder: Path) -> None:
+    model = base_model.load_model(folder, "nf4")
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            assert module.support_avx512bf16_for_cpu is False
+    logits(model)
+    inputs = model.get_input_embeddings()(TOKENS).detach().requires_grad_(True)
+    model(inputs_embeds=inputs).logits.float().sum().backward()
+    assert inputs.grad is not None
+    assert inputs.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("precision", ["nf4", "nf4-dequantised", "bf16", "fp32"])
+def test_every_precision_loads_frozen_under_the_bases_name(folder: Path, precision: Any) -> None:
+    model = base_model.load_model(folder, precision)
+    assert model.config._name_or_path == base_model.NAME
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.training
+    wanted = torch.float32 if precision == "fp32" else torch.bfloat16
+    assert model.get_input_embeddings().weight.dtype == wanted
+
+
+def test_conversion_is_derived_once_from_the_verified_file(tmp_path: Path) -> None:
+    class Info:
+        sha256 = "ab" * 32
+
+    class Store:
+        keys: list[str]
+
+        def __init__(self) -> None:
+            self.keys = []
+
+        def fetch(self, artifact: str) -> Path:
+            assert artifact == base_model.ARTIFACT
+            return tmp_path / "model.gguf"
+
+        def licence(self, artifact: str) -> Info:
+            return Info()
+
+        def derive(self, name: str, *, key: str, build: Any) -> Path:
+            self.keys.append(key)
+            return tmp_path / name
+
+    store = Store()
+    assert base_model.checkpoint(store) == tmp_path / "smollm2-135m-instruct"
+    assert Info.sha256 in store.keys[0]
