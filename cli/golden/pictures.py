@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cli.golden.record import Case
 from cli.golden.sets import Tensors
-from llm_server.prompts.pixels import squash_demo, squash_eval, stretch_positions
+from llm_server.clip_positions import stretch_positions
+from llm_server.prompts.pixels import squash_demo, squash_eval
 
 
 def compare_squash(case: Case, *, wanted: Mapping[str, Any], places: Sequence[Sequence[int]]) -> None:

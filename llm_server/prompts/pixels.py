@@ -3,7 +3,6 @@
 The picture is squashed to a square, without keeping its aspect ratio, in one of two ways that differ by up to 80 grey
 levels: the demo interpolates bilinearly without antialiasing, the evaluation resizes with PIL (antialiased when it
 shrinks). Values are normalised on the 0..255 scale.
-torch is imported only where a position table is stretched.
 """
 
 from __future__ import annotations
@@ -93,24 +92,3 @@ def normalise(
     levels: NDArray[Float] = values.astype(dtype)
     normalised: NDArray[Float] = (levels - mean) / std
     return normalised
-
-
-def stretch_positions(table: NDArray[np.float32], grid: int) -> NDArray[np.float32]:
-    """Position table of the tower for another number of patches.
-
-    Args:
-        table: (1 + g * g, C) float32, class token first.
-        grid: wanted patches per side.
-
-    Returns:
-        (1 + grid * grid, C) float32: class row as it was, patch rows stretched bicubically and rounded through
-        float16, as the published towers do.
-    """
-    import torch
-    from torch.nn import functional
-
-    side = round((len(table) - 1) ** 0.5)
-    patches = torch.from_numpy(np.ascontiguousarray(table[1:])).reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    stretched = functional.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False)
-    rows = stretched.permute(0, 2, 3, 1).reshape(grid * grid, -1).to(torch.float16).to(torch.float32)
-    return np.concatenate([table[:1], rows.numpy()])

@@ -14,7 +14,7 @@ class OcrSettings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="OCR_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     port: Port = Field(50064, description="gRPC port; 0 picks a free one")
-    metrics_port: Port = Field(0, description="Prometheus HTTP port; 0 serves no metrics")
+    metrics_port: Port = Field(51064, description="Prometheus HTTP port; 0 serves no metrics")
 
     threads: int = Field(0, ge=0, description="threads of each network; 0: one per core")
     workers: int = Field(2, ge=1, description="threads that decode, resize and order results")

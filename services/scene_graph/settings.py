@@ -16,7 +16,7 @@ class SceneGraphSettings(ServerSettings):
     )
 
     port: Port = Field(50063, description="gRPC port; 0 picks a free one")
-    metrics_port: Port = Field(0, description="Prometheus HTTP port; 0 serves no metrics")
+    metrics_port: Port = Field(51063, description="Prometheus HTTP port; 0 serves no metrics")
 
     threads: int = Field(0, ge=0, description="threads of the network; 0: one per core")
     workers: int = Field(2, ge=1, description="threads that decode, resize, draw masks and apply the rules")

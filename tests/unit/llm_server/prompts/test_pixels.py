@@ -9,13 +9,13 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, Resize
 
+from llm_server.clip_positions import stretch_positions
 from llm_server.prompts.pixels import (
     image_tokens,
     normalisation_tables,
     normalise,
     squash_demo,
     squash_eval,
-    stretch_positions,
 )
 
 
