@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import grpc
 import typer
@@ -48,7 +48,8 @@ def read_image(path: Path) -> bytes:
 def explain(error: grpc.RpcError) -> dict[str, object]:
     """What a failed call says: code, message, reason and metadata of its `google.rpc.ErrorInfo`."""
     told: dict[str, object] = {"code": error.code().name, "message": error.details() or ""}
-    status = rpc_status.from_call(error)
+    # Every RpcError that grpc raises from a call is that call too; only its base class does not say so.
+    status = rpc_status.from_call(cast(grpc.Call, error))
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):

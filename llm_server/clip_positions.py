@@ -1,4 +1,4 @@
-"""The position table of the vision tower (CLIP ViT-L/14, 24 x 24 patches), stretched to the grid of a larger picture."""
+"""The position table of the vision tower (CLIP ViT-L/14, 24 x 24 patches), stretched to a larger grid."""
 
 from __future__ import annotations
 
