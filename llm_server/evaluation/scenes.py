@@ -95,7 +95,7 @@ def evaluate(
     for item, (words, _), said in zip(items, prompts, answers, strict=True):
         for question, answer in zip(item.questions, said, strict=True):
             scores.total[question.kind] += 1
-            if correct(question.kind, answer, question.answer):
+            if correct(question.kind, answer, question.answer, question.short):
                 scores.right[question.kind] += 1
             else:
                 scores.wrong.append((question.kind, words, question.text, question.answer, answer))

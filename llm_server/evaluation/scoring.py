@@ -6,7 +6,7 @@ in another form is not marked down for the form:
 
 - count: the first number said, in digits or words ("no", "none" is 0), equals the expected one;
 - existence: the first word is the expected yes or no;
-- relation: equal, or equal to the last words after a lead such as "the person is riding";
+- relation: equal to the sentence or to its bare object ("bicycle", also after "it is");
 - text: equal after a lead such as "it says:" and after quotation marks are dropped; lines in order.
 """
 
@@ -38,8 +38,8 @@ def number(text: str) -> int | None:
     return 0 if word in ("no", "none") else NUMBERS.index(word) if word in NUMBERS else int(word)
 
 
-def correct(kind: str, answer: str, expected: str) -> bool:
-    """Whether ``answer`` is right for a question of this kind.
+def correct(kind: str, answer: str, expected: str, short: str = "") -> bool:
+    """Whether ``answer`` is right for a question of this kind; ``short`` is a barer answer as right as ``expected``.
 
     Raises:
         ValueError: the expected answer of a count has no number.
@@ -54,7 +54,8 @@ def correct(kind: str, answer: str, expected: str) -> bool:
         return said.split(",")[0].split(" ")[0] == right.split(",")[0].split(" ")[0]
     if kind == "text":
         return _text(said) == _text(right)
-    return said == right or said.endswith(f" is {right}")
+    said = said.removeprefix("it is ")
+    return said == right or (bool(short) and said == normalise(short))
 
 
 def _text(said: str) -> str:

@@ -14,6 +14,7 @@ from llm_server.training.phrases import (
     noun_forms,
     picture,
     sentence,
+    the,
 )
 from llm_server.training.question import ONE_WORD, Family, Question
 from llm_server.training.scenes import Scene, SceneObject
@@ -191,7 +192,7 @@ def box_class(rng: random.Random, scene: Scene) -> Question | None:
         return None
     form = rng.choice(_BOX_CLASS)
     text = form.format(box=box_text(seen.box))
-    answer = seen.name if form is B2C else label(scene, seen)
+    answer = seen.name if form is B2C else the(scene, seen)
     return Question("box_class", "object", text, sentence(answer))
 
 
@@ -220,7 +221,7 @@ def extreme(rng: random.Random, scene: Scene) -> Question | None:
     text = rng.choice(("What is the {a} object in the {pic}?", "Which object is the {a}?")).format(
         a=noun, pic=picture(rng)
     )
-    return Question("extreme", "object", text, sentence(f"the {label(scene, scene.objects[index])}"))
+    return Question("extreme", "object", text, sentence(the(scene, scene.objects[index])))
 
 
 def most(rng: random.Random, scene: Scene) -> Question | None:

@@ -30,12 +30,13 @@ class Tokenizer(Protocol):
 @dataclass(frozen=True)
 class Packed:
     """One sequence. ``branches[i]`` is 0 in the prefix and k in branch k; ``targets[i]`` the token that position
-    ``i`` is to predict, -100 where nothing is learnt."""
+    ``i`` is to predict, -100 where nothing is learnt, and ``weights[i]`` how much that counts."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     branches: tuple[int, ...]
     targets: tuple[int, ...]
+    weights: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,11 +44,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class Batch:
-    """``input_ids``, ``position_ids``, ``targets``: (B, L) int64; ``mask``: (B, 1, L, L) bool, True = attends."""
+    """``input_ids``, ``position_ids``, ``targets``: (B, L) int64; ``weights``: (B, L) float32; ``mask``: (B, 1, L, L)
+    bool, True = attends."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor
     mask: torch.Tensor
 
 
@@ -71,6 +74,8 @@ def pack(
 ) -> Packed:
     """Packs (question, answer) pairs after one verbalization; pairs that do not fit in ``max_tokens`` are left out.
 
+    A token of an answer of n tokens weighs 1/sqrt(n): a long list of boxes must not drown a yes or a number.
+
     Raises:
         ValueError: no pair was given, or not one of them fits.
     """
@@ -80,7 +85,7 @@ def pack(
         split_prompt(verbalization, pairs[0][0], system=system)[0], add_special_tokens=False
     )
     ids, positions, branches = list(head), list(range(len(head))), [0] * len(head)
-    targets = [IGNORED] * len(head)
+    targets, weights = [IGNORED] * len(head), [0.0] * len(head)
     for number, (question, answer) in enumerate(pairs, start=1):
         ask = tokenizer.encode(
             split_prompt(verbalization, question, system=system)[1], add_special_tokens=False
@@ -93,9 +98,10 @@ def pack(
         positions += range(len(head), len(head) + len(branch))
         branches += [number] * len(branch)
         targets += [IGNORED] * (len(ask) - 1) + reply + [IGNORED]
+        weights += [0.0] * (len(ask) - 1) + [len(reply) ** -0.5] * len(reply) + [0.0]
     if len(ids) == len(head):
         raise ValueError(f"no question fits in {max_tokens} tokens after a prefix of {len(head)}")
-    return Packed(tuple(ids), tuple(positions), tuple(branches), tuple(targets))
+    return Packed(tuple(ids), tuple(positions), tuple(branches), tuple(targets), tuple(weights))
 
 
 def attention_mask(branches: torch.Tensor) -> torch.Tensor:
@@ -115,12 +121,13 @@ def collate(sequences: Sequence[Packed], *, pad_id: int, multiple: int = 16) -> 
     longest = max(len(s) for s in sequences)
     length = -(-longest // multiple) * multiple
 
-    def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-        return torch.tensor([[*row, *([fill] * (length - len(row)))] for row in rows], dtype=torch.long)
+    def padded(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype = torch.long) -> torch.Tensor:
+        return torch.tensor([[*row, *([fill] * (length - len(row)))] for row in rows], dtype=dtype)
 
     return Batch(
         input_ids=padded([s.ids for s in sequences], pad_id),
         position_ids=padded([s.positions for s in sequences], 0),
         targets=padded([s.targets for s in sequences], IGNORED),
+        weights=padded([s.weights for s in sequences], 0.0, torch.float32),
         mask=attention_mask(padded([s.branches for s in sequences], -1)),
     )

@@ -34,14 +34,10 @@ def label(scene: Scene, seen: SceneObject) -> str:
     return seen.name if len(scene.named(seen.name)) == 1 else f"{seen.name} (#{seen.number})"
 
 
-def with_article(scene: Scene, seen: SceneObject) -> str:
-    """As an answer: ``a bus``, or ``person (#2)``."""
-    return article(seen.name) if len(scene.named(seen.name)) == 1 else label(scene, seen)
-
-
 def the(scene: Scene, seen: SceneObject) -> str:
-    """As the subject of a sentence: ``the bus``, or ``person (#2)``."""
-    return f"the {seen.name}" if len(scene.named(seen.name)) == 1 else label(scene, seen)
+    """``the bus``, ``the person (#2)``. Answers always name an object so: after a blank and in lower case its
+    tokens are those of the sentence it is read from, which a small model copies far more surely."""
+    return f"the {label(scene, seen)}"
 
 
 def noun_forms(rng: random.Random, name: str) -> tuple[str, str]:

@@ -30,12 +30,16 @@ YES_NO: Final[tuple[str, ...]] = (
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a scene with its one right answer; ``kind`` names the family it was drawn from."""
+    """One question about a scene with its right answer; ``kind`` names the family it was drawn from.
+
+    ``short`` is a barer answer that says the same and is as right when scored ("bicycle"), or empty.
+    """
 
     kind: str
     task: Task
     text: str
     answer: str
+    short: str = ""
 
 
 #: Draws a question of one kind, or None where the scene offers none.

@@ -39,13 +39,13 @@ class Recipe:
     """Every knob of the run; the defaults are what the shipped adapters were trained with."""
 
     seed: int = 0
-    steps: int = 1600
+    steps: int = 600
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 1e-3
-    warmup: int = 40
+    learning_rate: float = 8e-4
+    warmup: int = 30
     questions: int = 12
-    vl_share: float = 0.6
+    vl_share: float = 0.55
     max_tokens: int = 900
     start: int = 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from llm_server.training.phrases import label, listed, picture, sentence, the, with_article
-from llm_server.training.plausible import PREDICATES
+from llm_server.training.phrases import label, listed, picture, sentence, the
+from llm_server.training.plausible import GEOMETRIC, PREDICATES
 from llm_server.training.question import ONE_WORD, Question
 from llm_server.training.scenes import Scene, SceneObject, SceneRelation
 from llm_server.training.vocabulary import plural
@@ -34,20 +34,18 @@ UNKNOWN: Final = "I cannot tell that from what is seen in the picture."
 
 
 def phrase(scene: Scene, relation: SceneRelation) -> str:
-    """``the person is riding a bicycle``."""
+    """``the person is riding the bicycle``."""
     subject, target = scene.objects[relation.subject], scene.objects[relation.object]
-    return f"{the(scene, subject)} is {relation.predicate} {with_article(scene, target)}"
+    return f"{the(scene, subject)} is {relation.predicate} {the(scene, target)}"
 
 
 def _asked(rng: random.Random, scene: Scene, seen: SceneObject) -> str:
-    """As people name it in a question: a lone person is often a man, a woman, a child."""
-    if seen.name == "person" and len(scene.named("person")) == 1 and rng.random() < 0.3:
+    """As people name it in a question: a lone person is often a man, a woman, a child; a number takes no article."""
+    if len(scene.named(seen.name)) > 1:
+        return label(scene, seen) if rng.random() < 0.7 else the(scene, seen)
+    if seen.name == "person" and rng.random() < 0.3:
         return f"the {rng.choice(('man', 'woman', 'boy', 'girl', 'child', 'guy'))}"
     return the(scene, seen)
-
-
-def _bare(scene: Scene, seen: SceneObject) -> str:
-    return seen.name if len(scene.named(seen.name)) == 1 else label(scene, seen)
 
 
 def relation_object(rng: random.Random, scene: Scene) -> Question | None:
@@ -56,44 +54,57 @@ def relation_object(rng: random.Random, scene: Scene) -> Question | None:
         return None
     drawn = rng.choice(scene.relations)
     subject, predicate = scene.objects[drawn.subject], drawn.predicate
-    if rng.random() < 0.1:
+    if rng.random() < 0.08:
         predicate = rng.choice(PREDICATES)
     found = [r for r in scene.relations if r.subject == drawn.subject and r.predicate == predicate]
     if len(found) > 3:
         return None
-    short = len(found) == 1 and rng.random() < 0.2
+    brief = len(found) == 1 and rng.random() < 0.08
     asked = _asked(rng, scene, subject)
     if len(scene.named(subject.name)) > 1 and found and rng.random() < 0.3:
         # Asked without a number: fair only where one of them does this.
         others = [r for r in scene.relations if scene.objects[r.subject].name == subject.name]
         if sum(r.predicate == predicate for r in others) == len(found):
             asked = f"the {subject.name}"
-    text = f"What is {asked} {predicate}?" + (f" {rng.choice(ONE_WORD)}" if short else "")
+    text = f"What is {asked} {predicate}?" + (f" {rng.choice(ONE_WORD)}" if brief else "")
+    begin = f"{the(scene, subject)} is"
     if not found:
-        return Question(
-            "relation", "vl", text, f"{sentence(f'{the(scene, subject)} is not {predicate} anything')}"
-        )
+        return Question("relation", "vl", text, sentence(f"{begin} not {predicate} anything"))
     targets = [scene.objects[r.object] for r in found]
-    if short:
-        return Question("relation", "vl", text, sentence(_bare(scene, targets[0])))
-    return Question("relation", "vl", text, sentence(listed([with_article(scene, t) for t in targets])))
+    short = sentence(listed([label(scene, t) for t in targets]))
+    if brief:
+        return Question("relation", "vl", text, short)
+    whole = sentence(f"{begin} {predicate} {listed([the(scene, t) for t in targets])}")
+    return Question("relation", "vl", text, whole, short)
 
 
 def relation_subject(rng: random.Random, scene: Scene) -> Question | None:
-    """What is beside the car? Who is riding the bicycle?"""
+    """What is beside the car? Who is riding the bicycle? Now and then nobody is."""
     if not scene.relations:
         return None
     drawn = rng.choice(scene.relations)
-    target = scene.objects[drawn.object]
-    found = [r for r in scene.relations if r.object == drawn.object and r.predicate == drawn.predicate]
+    target, predicate = scene.objects[drawn.object], drawn.predicate
+    if rng.random() < 0.06:
+        predicate = rng.choice(PREDICATES)
+    found = [r for r in scene.relations if r.object == drawn.object and r.predicate == predicate]
     if len(found) > 4:
         return None
     subjects = [scene.objects[r.subject] for r in found]
-    who = "Who" if subjects[0].name == "person" and rng.random() < 0.7 else "What"
-    if who == "What" and subjects[0].name != "person" and rng.random() < 0.1:
-        who = "Which object"
-    text = f"{who} is {drawn.predicate} {the(scene, target)}?"
-    return Question("relation", "vl", text, sentence(listed([with_article(scene, s) for s in subjects])))
+    people = bool(subjects) and subjects[0].name == "person"
+    who = (
+        rng.choice(("Who", "Who", "Who", "What"))
+        if people
+        else rng.choice(("What",) * 8 + ("Which object", "Who"))
+    )
+    if who == "Who" and subjects and not people:
+        who = "What"
+    act = f"{predicate} {the(scene, target)}"
+    text = f"{who} is {predicate} {_asked(rng, scene, target)}?"
+    if not subjects:
+        return Question("relation", "vl", text, f"{'Nobody' if who == 'Who' else 'Nothing'} is {act}.")
+    be = "is" if len(subjects) == 1 else "are"
+    whole = sentence(f"{listed([the(scene, s) for s in subjects])} {be} {act}")
+    return Question("relation", "vl", text, whole, sentence(listed([label(scene, s) for s in subjects])))
 
 
 def relation_between(rng: random.Random, scene: Scene) -> Question | None:
@@ -103,13 +114,13 @@ def relation_between(rng: random.Random, scene: Scene) -> Question | None:
     drawn = rng.choice(scene.relations)
     if any((r.subject, r.object) == (drawn.object, drawn.subject) for r in scene.relations):
         return None
-    x, y = (the(scene, scene.objects[i]) for i in (drawn.subject, drawn.object))
+    x, y = (_asked(rng, scene, scene.objects[i]) for i in (drawn.subject, drawn.object))
     text = rng.choice(_BETWEEN).format(x=x, y=y)
     return Question("relation", "vl", text, sentence(phrase(scene, drawn)))
 
 
 def doing(rng: random.Random, scene: Scene) -> Question | None:
-    """What an instance is doing: the first two relations it is the subject of."""
+    """What an instance is doing: its first relation that is an act, else its first that says where it is."""
     subjects = sorted({r.subject for r in scene.relations})
     if subjects and rng.random() < 0.92:
         index = rng.choice(subjects)
@@ -118,12 +129,12 @@ def doing(rng: random.Random, scene: Scene) -> Question | None:
     else:
         return None
     seen = scene.objects[index]
-    found = [r for r in scene.relations if r.subject == index][:2]
+    found = [r for r in scene.relations if r.subject == index]
     text = rng.choice(_DOING).format(x=_asked(rng, scene, seen), pic=picture(rng))
     if not found:
         return Question("doing", "vl", text, UNKNOWN)
-    acts = [f"{r.predicate} {with_article(scene, scene.objects[r.object])}" for r in found]
-    return Question("relation", "vl", text, sentence(f"{the(scene, seen)} is {' and '.join(acts)}"))
+    told = next((r for r in found if r.predicate not in GEOMETRIC), found[0])
+    return Question("relation", "vl", text, sentence(phrase(scene, told)))
 
 
 def doing_class(rng: random.Random, scene: Scene) -> Question | None:
@@ -162,7 +173,7 @@ def relation_true(rng: random.Random, scene: Scene) -> Question | None:
     true = any((r.subject, r.predicate, r.object) == (subject, predicate, target) for r in scene.relations)
     if not true and (target, subject) in said:
         return None
-    x, y = (the(scene, scene.objects[i]) for i in (subject, target))
+    x, y = (_asked(rng, scene, scene.objects[i]) for i in (subject, target))
     text = f"Is {x} {predicate} {y}?"
     return Question("relation_true", "vl", text, "Yes." if true else "No.")
 

@@ -85,7 +85,7 @@ class TwoAdapterTrainer(Trainer):
         return loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Mean cross-entropy over answer tokens; the head is computed at those positions only."""
+        """Weighted mean cross-entropy over answer tokens; the head is computed at those positions only."""
         return answer_loss(model, Batch(**{key: value for key, value in inputs.items() if key != "task"}))
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def only_trains(model: torch.nn.Module, task: Task) -> None:
 
 
 def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the positions that have a target; ``model`` is the peft model."""
+    """Weighted mean cross-entropy over the positions that have a target; ``model`` is the peft model."""
     causal = model.base_model.model
     hidden = causal.model(
         input_ids=batch.input_ids,
@@ -110,7 +110,9 @@ def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
     ).last_hidden_state
     kept = batch.targets != IGNORED
     logits = causal.lm_head(hidden[kept]).float()
-    return torch.nn.functional.cross_entropy(logits, batch.targets[kept])
+    each = torch.nn.functional.cross_entropy(logits, batch.targets[kept], reduction="none")
+    weights = batch.weights[kept]
+    return (each * weights).sum() / weights.sum()
 
 
 class Progress(TrainerCallback):

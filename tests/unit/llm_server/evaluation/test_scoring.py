@@ -39,6 +39,15 @@ def test_right_and_wrong(kind: str, answer: str, expected: str, right: bool) -> 
     assert correct(kind, answer, expected) is right
 
 
+def test_a_bare_answer_is_right_where_it_says_the_same() -> None:
+    whole = "The person is riding the bicycle."
+    assert correct("relation", "A bicycle.", whole, "Bicycle.")
+    assert correct("relation", "It is a bicycle.", whole, "Bicycle.")
+    assert correct("relation", "The person is riding a bicycle", whole, "Bicycle.")
+    assert not correct("relation", "A bicycle.", whole)
+    assert not correct("relation", "A motorcycle.", whole, "Bicycle.")
+
+
 def test_a_count_needs_a_number_to_compare_with() -> None:
     with pytest.raises(ValueError, match="no number"):
         correct("count", "3", "several")

@@ -55,6 +55,19 @@ def test_targets_are_the_answers_and_nothing_else(tokenizer: Any) -> None:
     assert learnt == following
 
 
+def test_a_token_weighs_less_in_a_longer_answer(tokenizer: Any) -> None:
+    packed = pack(tokenizer, WORDS, PAIRS, max_tokens=500)
+    for number, (_, answer) in enumerate(PAIRS, start=1):
+        reply = ids(tokenizer, answer + END)
+        inside = [
+            (t, w)
+            for t, w, b in zip(packed.targets, packed.weights, packed.branches, strict=True)
+            if b == number
+        ]
+        assert {w for t, w in inside if t != IGNORED} == {len(reply) ** -0.5}
+        assert {w for t, w in inside if t == IGNORED} == {0.0}
+
+
 @given(st.text(alphabet="ab .,", max_size=20), st.sampled_from([q for q, _ in PAIRS]))
 @settings(max_examples=40, deadline=None)
 def test_the_cut_prompt_is_the_served_prompt(words: str, question: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from llm_server.evaluation.scoring import number
 from llm_server.training import object_questions, relation_questions, vl_questions
-from llm_server.training.question import Family, Question, draw_questions
+from llm_server.training.question import Draw, Family, Question, draw_questions
 from llm_server.training.scenes import Scene, SceneObject, SceneRelation, scenes
 from llm_server.training.vocabulary import THINGS, article, plural
 
@@ -80,20 +80,25 @@ def test_existence_says_yes_only_of_what_is_listed() -> None:
         assert question.answer.startswith("Yes" if there else "No")
 
 
-def test_relations_name_their_ends_as_the_sentences_do() -> None:
-    asked = {
-        q.text: q.answer
-        for q in drawn(Family("r", "vl", 1, relation_questions.relation_object), BUS_STOP, 200)
-    }
-    assert asked["What is person (#1) wearing?"] == "A tie."
-    assert asked["What is person (#1) in front of?"] == "A bus."
-    subjects = {
-        q.text: q.answer for q in drawn(Family("r", "vl", 1, relation_questions.relation_subject), BUS_STOP)
-    }
-    assert subjects["Who is in front of the bus?"] == "Person (#1)."
-    doing = {q.text: q.answer for q in drawn(Family("r", "vl", 1, relation_questions.doing), BUS_STOP, 200)}
-    assert doing["What is person (#1) doing?"] == "Person (#1) is in front of a bus and wearing a tie."
-    assert relation_questions.UNKNOWN in doing.values()
+def asked_of(draw: Draw, scene: Scene, n: int = 300) -> dict[str, Question]:
+    return {q.text: q for q in drawn(Family("any", "vl", 1.0, draw), scene, n)}
+
+
+def test_relations_are_answered_in_the_words_they_are_read_in() -> None:
+    objects = asked_of(relation_questions.relation_object, BUS_STOP)
+    assert objects["What is person (#1) wearing?"].answer == "The person (#1) is wearing the tie."
+    assert objects["What is person (#1) wearing?"].short == "Tie."
+    assert objects["What is the person in front of?"].answer == "The person (#1) is in front of the bus."
+    assert any(q.answer.endswith("anything.") for q in objects.values())
+    subjects = asked_of(relation_questions.relation_subject, BUS_STOP)
+    assert subjects["Who is in front of the bus?"].answer == "The person (#1) is in front of the bus."
+    assert any(q.answer.startswith(("Nobody", "Nothing")) for q in subjects.values())
+
+
+def test_an_act_is_told_before_a_place() -> None:
+    doing = asked_of(relation_questions.doing, BUS_STOP)
+    assert doing["What is person (#1) doing?"].answer == "The person (#1) is wearing the tie."
+    assert relation_questions.UNKNOWN in {q.answer for q in doing.values()}
 
 
 def test_text_is_read_in_order_and_its_absence_said() -> None:
