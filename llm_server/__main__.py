@@ -6,8 +6,11 @@ import os
 
 # Before any numeric library is loaded: threads that spin while they wait starve the other processes of the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Weights come from the verified store; nothing is looked up or fetched behind its back.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import signal
+from typing import Any
 
 import structlog
 
@@ -26,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 def load(settings: LlmServerSettings) -> ServedModel:
     """Load the base and its adapters. Blocks; imports torch, so that the process listens before that."""
+    from transformers import utils
+
     from llm_server import base_model
     from llm_server.polysight_smol import ServingOptions, assemble
 
@@ -33,6 +38,8 @@ def load(settings: LlmServerSettings) -> ServedModel:
         log.critical("the engine broke; ending the process", error=repr(error), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    quiet: Any = utils.logging.disable_progress_bar  # untyped
+    quiet()  # standard error is for log lines
     store = WeightStore()
     base = store.licence(base_model.ARTIFACT)
     folder = base_model.checkpoint(store)

@@ -51,7 +51,7 @@ _REASONS = {
 _WARM_UP = generation_pb2.GenerateRequest(
     turns=[generation_pb2.Turn(role=generation_pb2.ROLE_USER, text="What is in the picture?")],
     verbalized_text="The image includes (#1 person) [0.00, 0.16, 0.29, 0.88].",
-    sampling=generation_pb2.SamplingParameters(max_new_tokens=4),
+    sampling=generation_pb2.SamplingParameters(max_new_tokens=2),
 )
 
 
@@ -70,11 +70,11 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return Servicer(FULL_NAME, lambda server: _register(self, server))
 
     async def warm_up(self) -> None:
-        """Load the model and run real generations: alone without, with all and with each adapter, then a full batch."""
+        """Load the model and run real generations: alone without and with all adapters, then a full batch of both."""
         model = await asyncio.to_thread(self._load)
         self._model = model
         model.engine.start()
-        sets: list[AdapterScales] = [(), model.default_adapters, *((one,) for one in model.default_adapters)]
+        sets: list[AdapterScales] = [(), model.default_adapters]
         for adapters in sets:
             await self._warm(model, adapters)
         full = itertools.islice(itertools.cycle(sets), model.engine.slots)
