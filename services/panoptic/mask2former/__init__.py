@@ -1,0 +1,1 @@
+"""Mask2Former and its kin: class logits and mask logits of queries in, a panoptic partition out. No torch."""
