@@ -1,12 +1,14 @@
-"""`polysight parity prompts SET`: are the prompts those of the published systems, byte for byte?
+"""`polysight parity prompts|panoptic SET`: does this project give what the published systems give, to the last byte?
 
-SET is a folder with `prompts/{collavo,moai}.{json,safetensors}` and `checkpoints/{collavo,moai}*/tokenizer.model`.
-Nothing here knows a particular set: sizes, names and tokenizers come from its files.
+SET is a folder with `prompts/{collavo,moai}.{json,safetensors}` and `checkpoints/{collavo,moai}*/tokenizer.model` for
+`prompts`, `panoptic/postprocess.{json,safetensors}` for `panoptic`. Nothing here knows a particular set: sizes, names,
+thresholds and tokenizers come from its files.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +22,8 @@ app = typer.Typer(
     help="Compare this project with golden outputs of the published systems.", no_args_is_help=True
 )
 
-
-@app.callback()
-def parity() -> None:
-    """Keeps `prompts` a command of its own, however many there are."""
+SetFolder = Annotated[Path, typer.Argument(metavar="SET", exists=True, file_okay=False, help="Golden set.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")]
 
 
 def run_prompts(set_dir: Path) -> ParityReport:
@@ -43,16 +43,37 @@ def run_prompts(set_dir: Path) -> ParityReport:
     return record.report()
 
 
+def run_panoptic(set_dir: Path) -> ParityReport:
+    """Compare panoptic post-processing of query logits with a golden set.
+
+    Raises:
+        GoldenSetError: the folder is not laid out like a golden set.
+    """
+    from cli.golden.panoptic import GoldenPanoptic, compare_panoptic
+    from cli.golden.record import Record
+
+    record = Record()
+    compare_panoptic(GoldenPanoptic(set_dir), record)
+    return record.report()
+
+
 @app.command()
-def prompts(
-    set_dir: Annotated[Path, typer.Argument(metavar="SET", exists=True, file_okay=False, help="Golden set.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")] = False,
-) -> None:
+def prompts(set_dir: SetFolder, as_json: AsJson = False) -> None:
     """Count the golden prompts that are met exactly; exit code 1 if any is not, 2 if SET is not a golden set."""
+    _report(run_prompts, set_dir, "golden prompts", as_json)
+
+
+@app.command()
+def panoptic(set_dir: SetFolder, as_json: AsJson = False) -> None:
+    """Count the golden panoptic cases that are met exactly; exit codes as for `prompts`."""
+    _report(run_panoptic, set_dir, "golden panoptic cases", as_json)
+
+
+def _report(run: Callable[[Path], ParityReport], set_dir: Path, what: str, as_json: bool) -> None:
     from cli.golden.sets import GoldenSetError
 
     try:
-        report = run_prompts(set_dir)
+        report = run(set_dir)
     except GoldenSetError as error:
         Console(stderr=True).print(f"[red]{error}[/]", highlight=False)
         raise typer.Exit(2) from error
@@ -60,7 +81,7 @@ def prompts(
         typer.echo(json.dumps(asdict(report), ensure_ascii=False))
     else:
         console = Console()
-        console.print(f"{report.exact} of {report.cases} golden prompts met exactly")
+        console.print(f"{report.exact} of {report.cases} {what} met exactly")
         for failed in report.failed:
             console.print(f"  [red]{failed.name}[/]: ", end="")
             console.print(failed.reason, markup=False, highlight=False)
