@@ -2,8 +2,8 @@
 
     python -m bench.fanout [--json] [--requests 200] [--seconds 20]
 
-Seven processes on this machine: four dummy experts (`bench.dummies`: real gRPC servers that take 20 to 40 ms a
-picture, by a clock and not by computing, and give replies of realistic size), a dummy language model server, the real
+Seven processes on this machine: four dummy experts (`bench.dummies`: bare gRPC servers that take 20 to 40 ms a
+picture, by the clock and not by computing, and give replies of realistic size), a dummy language model server, the real
 gateway (`python -m gateway`), and this client. One request at a time, a 150 kB JPEG, different each time.
 
 For every picture it is known which expert will take longest. `added` is measured picture by picture, in turns:
@@ -48,16 +48,20 @@ START_S = 90.0
 
 
 def photo(kilobytes: int = 150) -> bytes:
-    """A JPEG of 810 x 1080 pixels with as much detail as makes it at least `kilobytes` large."""
+    """A JPEG of 810 x 1080 pixels with as much detail as makes it just `kilobytes` large."""
     noise = np.random.default_rng(7).normal(0, 1, (1080, 810, 3))
     slopes = np.linspace(60, 190, 810)[None, :, None]
-    for detail in range(2, 60, 2):
-        pixels = np.clip(slopes + detail * noise, 0, 255).astype(np.uint8)
+    least, most = 0.0, 64.0
+    while most - least > 0.25:
+        detail = (least + most) / 2
         file = io.BytesIO()
+        pixels = np.clip(slopes + detail * noise, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(file, "JPEG", quality=80)
-        if file.tell() >= kilobytes * 1000:
-            break
-    return file.getvalue()
+        if file.tell() < kilobytes * 1000:
+            least = detail
+        else:
+            most, picture = detail, file.getvalue()
+    return picture
 
 
 class Client:

@@ -76,7 +76,7 @@ class Answerer:
         words = wording(options, model, self._default)
         seen = seen_in(reports)
         begun_s = watch()
-        verbalization = verbalize(seen, words.form, words.crayon_grid)
+        verbalization = verbalize(seen, words.form, grid)
         timings = polysight_pb2.AnswerTimings(
             perceive=duration(perceived_s), verbalize=duration(watch() - begun_s)
         )

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import grpc.aio
 from google.protobuf.message import Message
 
-from polysight.common.v1 import geometry_pb2, image_pb2
+from polysight.common.v1 import geometry_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
 
@@ -30,15 +30,31 @@ class ImageField:
     """Field `image` of an expert's request, put on the wire format once for all experts.
 
     A protobuf message is the concatenation of its fields, and every expert's request has the same message in
-    the same field number, so a request is these bytes followed by the bytes of its options: the picture is
-    encoded once, whatever the number of experts.
+    the same field number, so a request is these bytes followed by the bytes of its options. The picture is copied
+    once per request and never parsed or encoded again.
     """
 
-    __slots__ = ("data", "wire")
+    __slots__ = ("_head", "data")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.wire = panoptic_pb2.SegmentRequest(image=image_pb2.Image(data=data)).SerializeToString()
+        # Field 1, length-delimited, of the request, then of the image in it; an empty picture has no such field.
+        inner = b"\x0a" + _varint(len(data)) if data else b""
+        self._head = b"\x0a" + _varint(len(inner) + len(data)) + inner
+
+    def request(self, options: bytes) -> bytes:
+        """The request with this picture and `options`, the encoded rest of it."""
+        return b"".join((self._head, self.data, options))
+
+
+def _varint(number: int) -> bytes:
+    """`number` as protobuf writes lengths: seven bits a byte, the lowest first, the eighth bit set but on the last."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 @dataclass(frozen=True)
@@ -169,5 +185,5 @@ class RemoteExpert:
 
     async def call(self, image: ImageField, options: ExpertOptions, timeout_s: float) -> ExpertReply:
         """Ask over gRPC. Raises grpc.RpcError."""
-        request = image.wire + self._kind.options(options).SerializeToString()
+        request = image.request(self._kind.options(options).SerializeToString())
         return ExpertReply(await self._call(request, timeout=timeout_s))

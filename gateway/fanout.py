@@ -69,58 +69,51 @@ async def fan_out(calls: Mapping[K, Call[R]]) -> AsyncGenerator[Ended[K, R], Non
 
     A call that is still running when its budget ends is cancelled and yielded as TIMED_OUT, without
     waiting for what it does about the cancellation. Closing the generator, or cancelling the task that
-    iterates over it, cancels all that still run.
+    iterates over it, cancels all that still run. A consumer that is slow to come back for more does not
+    count against the calls.
     """
     clock = time.perf_counter
-    ends: dict[K, float] = {}
-
-    async def run(key: K, call: Call[R]) -> R:
-        try:
-            return await call.start(call.budget_s)
-        finally:
-            # Here, not where it is yielded: the consumer may be slow to come back for more.
-            ends[key] = clock()
-
+    loop = asyncio.get_running_loop()
+    ends: asyncio.Queue[Ended[K, R]] = asyncio.Queue()
+    running: dict[K, asyncio.Task[None]] = {}
     begun = clock()
-    running: dict[asyncio.Task[R], tuple[K, float]] = {}
-    for key, call in calls.items():
-        if call.budget_s > 0:
-            task = asyncio.create_task(run(key, call))
-            task.add_done_callback(_retrieve)
-            running[task] = (key, call.budget_s)
-    try:
-        for key, call in calls.items():
-            if call.budget_s <= 0:
-                yield Ended(key, Ending.TIMED_OUT, None, None, 0.0, call.budget_s)
-        while running:
-            left = min(budget for _, budget in running.values()) - (clock() - begun)
-            done, _ = await asyncio.wait(running, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=lambda task: ends[running[task][0]]):
-                key, budget_s = running.pop(task)
-                yield _ended(task, key, ends[key] - begun, budget_s)
-            elapsed = clock() - begun
-            for task, (key, budget_s) in list(running.items()):
-                if budget_s <= elapsed and not task.done():
-                    del running[task]
-                    task.cancel()
-                    yield Ended(key, Ending.TIMED_OUT, None, None, elapsed, budget_s)
-    finally:
-        for task in running:
+
+    def end(key: K, ending: Ending, result: R | None = None, error: BaseException | None = None) -> None:
+        if running.pop(key, None) is not None:  # else nobody waits for it any more
+            ends.put_nowait(Ended(key, ending, result, error, clock() - begun, calls[key].budget_s))
+
+    async def run(key: K, call: Call[R]) -> None:
+        try:
+            end(key, Ending.OK, await call.start(call.budget_s))
+        except asyncio.CancelledError as error:
+            if key not in running:
+                raise
+            # Nobody here cancelled it: the call gave itself up, which is a failure like any other.
+            end(key, Ending.FAILED, error=error)
+        except TimeoutError as error:
+            end(key, Ending.TIMED_OUT, error=error)
+        except Exception as error:
+            end(key, Ending.FAILED, error=error)
+
+    def give_up(key: K) -> None:
+        if (task := running.get(key)) is not None:
+            end(key, Ending.TIMED_OUT)
             task.cancel()
 
-
-def _retrieve(task: asyncio.Task[R]) -> None:
-    """Read the exception of a call that nobody may be waiting for, which asyncio would complain about."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _ended(task: asyncio.Task[R], key: K, elapsed_s: float, budget_s: float) -> Ended[K, R]:
-    if task.cancelled():
-        # Nobody here cancelled it: the call gave itself up, which is a failure like any other.
-        return Ended(key, Ending.FAILED, None, asyncio.CancelledError(), elapsed_s, budget_s)
-    error = task.exception()
-    if error is None:
-        return Ended(key, Ending.OK, task.result(), None, elapsed_s, budget_s)
-    ending = Ending.TIMED_OUT if isinstance(error, TimeoutError) else Ending.FAILED
-    return Ended(key, ending, None, error, elapsed_s, budget_s)
+    timers = []
+    for key, call in calls.items():
+        if call.budget_s > 0:
+            running[key] = asyncio.create_task(run(key, call))
+            timers.append(loop.call_later(call.budget_s, give_up, key))
+        else:
+            ends.put_nowait(Ended(key, Ending.TIMED_OUT, None, None, 0.0, call.budget_s))
+    try:
+        for _ in calls:
+            yield await ends.get()
+    finally:
+        for timer in timers:
+            timer.cancel()
+        left = list(running.values())
+        running.clear()
+        for task in left:
+            task.cancel()

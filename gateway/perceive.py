@@ -20,6 +20,7 @@ from gateway.translation import crayon_maps, seen_in, verbalize
 from gateway.wording import Wording, wording
 from polysight.common.v1 import image_pb2
 from polysight.gateway.v1 import polysight_pb2
+from polysight.llm.v1 import generation_pb2
 from serving.errors import (
     ImageCorruptError,
     ImageEmptyError,
@@ -87,16 +88,21 @@ class Perceiver:
             asked = self.reports(
                 image, request.options, watch.left_of(remaining_s), self._reserve_s, crayon_grid=grid
             )
+            reports: list[polysight_pb2.ExpertReport] = []
+            crayon: generation_pb2.CrayonMaps | None = None
             async with aclosing(asked) as incoming:
-                reports = [written async for written in incoming]
+                async for written in incoming:
+                    reports.append(written)
+                    if written.HasField("panoptic"):
+                        # At once: the others are still looking, so it costs the caller nothing.
+                        crayon = crayon_maps(seen_in([written]), grid)
             refuse_bad_image(reports)
             words = wording(request.options, await lookup.within(_LOOKUP_WAIT_S), self._default)
         reports.sort(key=lambda written: written.expert)
-        seen = seen_in(reports)
         response = polysight_pb2.PerceiveResponse(
             reports=reports,
-            verbalization=verbalize(seen, words.form, words.crayon_grid),
-            crayon=crayon_maps(seen, words.crayon_grid),
+            verbalization=verbalize(seen_in(reports), words.form, grid),
+            crayon=crayon,
             elapsed=duration(watch()),
             request_id=current_request_id(),
         )

@@ -106,8 +106,9 @@ def verbalize(
         indices = sorted({index for source in phrase.sources for index in origin.indices[source]})
         written = said.phrases.add(start=phrase.start, end=phrase.end, expert=origin.expert, indices=indices)
         if phrase.box is not None:
-            x_min, y_min, x_max, y_max = phrase.box
-            written.box.CopyFrom(geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max))
+            box = written.box
+            box.x_min, box.y_min, box.x_max, box.y_max = phrase.box
+            box.SetInParent()
     return said
 
 

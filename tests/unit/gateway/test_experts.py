@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.dummies import REQUESTS
 from gateway.experts import KINDS, ExpertOptions, ImageField
-from polysight.common.v1 import geometry_pb2
+from polysight.common.v1 import geometry_pb2, image_pb2
 from polysight.gateway.v1 import polysight_pb2
+from polysight.vision.v1 import panoptic_pb2
 
 
 def test_the_table_agrees_with_the_contract() -> None:
@@ -43,7 +45,7 @@ def test_what_is_sent_is_what_was_meant(
     options = ExpertOptions(tuple(vocabulary), masks, grid)
     for kind in KINDS:
         sent = REQUESTS[kind.expert].FromString(
-            ImageField(data).wire + kind.options(options).SerializeToString()
+            ImageField(data).request(kind.options(options).SerializeToString())
         )
         assert sent.image.data == data
         assert sent.HasField("image")
@@ -53,3 +55,10 @@ def test_what_is_sent_is_what_was_meant(
             assert sent.mask_encoding == masks
         if kind.name == "detection":
             assert list(sent.vocabulary) == vocabulary
+
+
+@pytest.mark.parametrize("size", [0, 1, 123, 124, 125, 126, 127, 128, 16379, 16380, 16384, 2_097_152])
+def test_the_picture_is_written_as_protobuf_writes_it(size: int) -> None:
+    data = bytes(size)
+    expected = panoptic_pb2.SegmentRequest(image=image_pb2.Image(data=data)).SerializeToString()
+    assert ImageField(data).request(b"") == expected
