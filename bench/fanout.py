@@ -18,6 +18,8 @@ code, so what remains is the gateway's: a second hop, four calls instead of one,
 - `perceive_ms_p50`, `slowest_ms_p50`: of the two times themselves.
 - `around_ms_p50`: Perceive less the longest expert call as the gateway saw it: what it spends before and after. The
   rest of `added` is what calling four at once costs the slowest call.
+- `hop_ms_p50`: the direct call less the time that the dummy slept: what one call with such a picture costs here. A
+  gateway adds one such hop whatever it does, so on a busy or slow machine read the others against this one.
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ async def measure(
             await client.slowest(base + number.to_bytes(8, "big"))
         perceived: list[tuple[float, float]] = []
         alone: list[float] = []
+        hops: list[float] = []
         cpu_before, begun = gateway.cpu_times(), time.perf_counter()
         for number in range(WARM_UP, WARM_UP + requests):
             image = base + number.to_bytes(8, "big")
@@ -139,6 +142,7 @@ async def measure(
             else:
                 alone.append(await client.slowest(image))
                 perceived.append(await client.perceive(image))
+            hops.append(alone[-1] - max(delay_s(kind.expert, image) for kind in KINDS))
             if time.perf_counter() - begun > seconds:
                 break
         cpu_after = gateway.cpu_times()
@@ -153,6 +157,7 @@ async def measure(
         "perceive_ms_p50": round(1000 * statistics.median(through for through, _ in perceived), 3),
         "slowest_ms_p50": round(1000 * statistics.median(alone), 3),
         "around_ms_p50": round(1000 * statistics.median(all_ - slowest for all_, slowest in perceived), 3),
+        "hop_ms_p50": round(1000 * statistics.median(hops), 3),
         "requests": len(added),
         "image_bytes": len(image),
     }

@@ -95,10 +95,10 @@ async def test_reports_and_tokens_arrive_as_they_happen(jpeg: Jpeg) -> None:
         mesh.llm.pause_s = 0.05
         begun = time.perf_counter()
         arrivals: dict[str, list[float]] = {"expert_report": [], "verbalization": [], "token": [], "done": []}
-        async for event in mesh.polysight.Answer(ask(jpeg(1), budget_ms=500)):
+        async for event in mesh.polysight.Answer(ask(jpeg(1), budget_ms=1500)):
             arrivals[event.WhichOneof("event")].append(time.perf_counter() - begun)
-    assert arrivals["expert_report"][2] < 0.4
-    assert arrivals["expert_report"][3] >= 0.5
+    assert arrivals["expert_report"][2] < 1.2
+    assert arrivals["expert_report"][3] >= 1.5
     assert arrivals["token"][-1] - arrivals["token"][0] >= 0.05 * (len(arrivals["token"]) - 1) * 0.9
 
 

@@ -130,7 +130,8 @@ async def test_any_experts_may_be_missing_in_any_way(jpeg: Jpeg, missing: int) -
         took = time.perf_counter() - begun
     expected = {"fine": OK, "raising": FAILED, "absent": FAILED, "stalled": TIMED_OUT}
     assert outcomes(response) == {name: expected[way] for name, way in plan.items()}
-    assert took < (1.5 if "stalled" in plan.values() else 1.2)
+    assert took < 5
+    assert took >= 0.7 or "stalled" not in plan.values()
     for name, report in zip(NAMES, response.reports, strict=True):
         info = error_info(report.status)
         if plan[name] == "fine":
@@ -168,11 +169,11 @@ async def test_missing_panoptic_falls_back_on_detections_and_then_on_relations(j
 
 
 async def test_the_caller_s_deadline_caps_the_budget(jpeg: Jpeg) -> None:
-    async with DummyMesh() as mesh:
+    async with DummyMesh(reply_reserve_s=0.5) as mesh:
         mesh.experts["ocr"].act = stall
-        response = await mesh.polysight.Perceive(perceive(jpeg(1), budget_ms=60_000), timeout=1.0)
+        response = await mesh.polysight.Perceive(perceive(jpeg(1), budget_ms=60_000), timeout=2.0)
     assert outcomes(response)["ocr"] == TIMED_OUT
-    assert response.elapsed.ToNanoseconds() < 1e9
+    assert 1e9 < response.elapsed.ToNanoseconds() < 2e9
 
 
 async def test_experts_hear_of_their_budget_as_a_deadline(jpeg: Jpeg) -> None:

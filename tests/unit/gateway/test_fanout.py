@@ -19,7 +19,7 @@ class Source:
 
     def __init__(self, name: str, seconds: float, error: BaseException | None = None) -> None:
         self.name, self.seconds, self.error = name, seconds, error
-        self.started_at = 0.0
+        self.started_at = self.ended_at = 0.0
         self.budget: float | None = None
         self.cancelled = False
 
@@ -30,6 +30,7 @@ class Source:
         except asyncio.CancelledError:
             self.cancelled = True
             raise
+        self.ended_at = time.perf_counter()
         if self.error is not None:
             raise self.error
         return self.name
@@ -53,20 +54,19 @@ async def test_ends_come_in_the_order_in_which_they_happen() -> None:
 
 async def test_all_start_before_any_is_waited_for_and_are_told_their_budget() -> None:
     sources = [Source(str(i), 0.05) for i in range(8)]
-    begun = time.perf_counter()
     await collect({source.name: Call(source, 1.0 + i) for i, source in enumerate(sources)})
     assert [source.budget for source in sources] == [1.0 + i for i in range(8)]
-    assert max(source.started_at for source in sources) - begun < 0.05
+    assert max(source.started_at for source in sources) < min(source.ended_at for source in sources)
 
 
 async def test_late_call_is_cancelled_and_reported_at_its_own_budget() -> None:
-    late, fine = Source("late", 5.0), Source("fine", 0.08)
+    late, fine = Source("late", 5.0), Source("fine", 0.3)
     begun = time.perf_counter()
     ends = await collect({"late": Call(late, 0.03), "fine": Call(fine, 1.0)})
-    assert time.perf_counter() - begun < 1.0
+    assert time.perf_counter() - begun < 3.0
     assert [(end.key, end.ending) for end in ends] == [("late", Ending.TIMED_OUT), ("fine", Ending.OK)]
     assert ends[0].error is None
-    assert 0.03 <= ends[0].elapsed_s < 0.08
+    assert 0.03 <= ends[0].elapsed_s < 0.3
     assert late.cancelled
     assert not fine.cancelled
 
@@ -137,13 +137,13 @@ async def test_leaving_early_cancels_what_still_runs() -> None:
 
 async def test_a_slow_consumer_does_not_count_against_the_calls() -> None:
     ends = []
-    calls: dict[str, Call[str]] = {"a": Call(Source("a", 0.0), 0.05), "b": Call(Source("b", 0.02), 0.05)}
+    calls: dict[str, Call[str]] = {"a": Call(Source("a", 0.0), 0.5), "b": Call(Source("b", 0.02), 0.5)}
     async with aclosing(fan_out(calls)) as ended:
         async for end in ended:
             ends.append(end)
-            await asyncio.sleep(0.08)
+            await asyncio.sleep(0.6)
     assert [(end.key, end.ending) for end in ends] == [("a", Ending.OK), ("b", Ending.OK)]
-    assert ends[1].elapsed_s < 0.05
+    assert ends[1].elapsed_s < 0.5
 
 
 async def test_calls_that_end_in_the_same_turn_of_the_loop_all_count() -> None:
