@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from cli import evaluate, parity, train, weights
+from cli import engines, evaluate, parity, train, weights
 from cli.ask import ask
 from cli.demo import demo
 from cli.doctor import doctor
@@ -34,6 +34,7 @@ app.command()(doctor)
 app.command()(demo)
 app.add_typer(weights.app, name="weights")
 app.add_typer(parity.app, name="parity")
+app.add_typer(engines.app, name="engines")
 app.add_typer(evaluate.app, name="evaluate")
 app.command("train")(train.train)
 

@@ -1,0 +1,53 @@
+"""The table of graphs that plans are built from: one entry a graph; an expert that exports a new one enters it here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serving.engine.graph import ExportedGraph
+from serving.engine.tensorrt import Profile, ShapeRange
+from serving.weights import WeightStore
+
+
+def _yolo(artifact: str) -> ExportedGraph:
+    def export(weights: WeightStore) -> Path:
+        from serving.weights.yolo_export import exported_onnx
+
+        return exported_onnx(weights, artifact)
+
+    # One side of a letterboxed picture is 640, the other anything from 32 in steps of 32.
+    sizes = ShapeRange(min=(1, 3, 32, 32), opt=(4, 3, 640, 640), max=(8, 3, 640, 640))
+    return ExportedGraph(artifact, export, (Profile(shapes={"images": sizes}),), {"images": (1, 3, 320, 320)})
+
+
+def _flushed(artifact: str, sizes: ShapeRange, sample: tuple[int, ...]) -> ExportedGraph:
+    def export(weights: WeightStore) -> Path:
+        from services.ocr.prepare import prepared_model
+
+        return prepared_model(weights, artifact)
+
+    return ExportedGraph(artifact, export, (Profile(shapes={"x": sizes}),), {"x": sample})
+
+
+GRAPHS: tuple[ExportedGraph, ...] = (
+    _yolo("yolo26n"),
+    _yolo("yolo26n-seg"),
+    # Pictures up to the longest side that the expert's settings start with; batches cost memory, so they are small.
+    _flushed(
+        "ppocrv6-det",
+        ShapeRange(min=(1, 3, 32, 32), opt=(1, 3, 960, 960), max=(4, 3, 1280, 1280)),
+        (1, 3, 320, 320),
+    ),
+    # Lines are 48 high and as wide as they are long.
+    _flushed(
+        "ppocrv6-rec",
+        ShapeRange(min=(1, 3, 48, 48), opt=(8, 3, 48, 320), max=(8, 3, 48, 3200)),
+        (2, 3, 48, 320),
+    ),
+    ExportedGraph(
+        "ppocr-cls",
+        lambda weights: weights.fetch("ppocr-cls"),
+        (Profile(shapes={"x": ShapeRange(min=(1, 3, 48, 192), opt=(8, 3, 48, 192), max=(8, 3, 48, 192))}),),
+        {"x": (2, 3, 48, 192)},
+    ),
+)

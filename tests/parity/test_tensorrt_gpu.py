@@ -1,0 +1,63 @@
+"""TensorRT against ONNX Runtime on a GPU: the same stored inputs, the same values within the precision's tolerance.
+
+Not run where there is no GPU, which so far is everywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.graphs import GRAPHS
+from serving.engine import OnnxRuntimeEngine, Tensor
+from serving.engine.graph import ExportedGraph, prepare_graph
+from serving.engine.tensorrt import BuildRequest, build_plan, load_library
+from serving.engine.tensorrt.gpu import present_gpus
+from serving.engine.tensorrt.library import LIBRARIES, installed
+from serving.engine.tensorrt.opening import open_tensorrt
+from serving.engine.tensorrt.plan import Precision
+from serving.engine.tensorrt.store import PlanStore
+from serving.weights import WeightStore
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.weights,
+    pytest.mark.slow,
+    pytest.mark.skipif(not present_gpus(), reason="no GPU"),
+    pytest.mark.skipif(not any(map(installed, LIBRARIES)), reason="no TensorRT"),
+]
+
+# Of each output's largest value. fp32 convolutions may use TF32, which has the mantissa of half precision.
+TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "fp16": 2e-2}
+
+
+def stored_inputs(graph: ExportedGraph, batch: int) -> dict[str, Tensor]:
+    """The same every time: seeded, uniform in [0, 1)."""
+    rng = np.random.default_rng(7)
+    return {name: rng.random((batch, *shape[1:]), np.float32) for name, shape in graph.sample.items()}
+
+
+@pytest.mark.parametrize("graph", [graph for graph in GRAPHS if not graph.full], ids=lambda graph: graph.name)
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_tensorrt_answers_as_onnx_runtime_does(
+    graph: ExportedGraph, precision: Precision, tmp_path: Path
+) -> None:
+    library, target = load_library(), present_gpus()[0].target
+    prepared = prepare_graph(graph, precision, WeightStore())
+    store = PlanStore(tmp_path)
+    request = BuildRequest(prepared.onnx, graph.profiles, (target,))
+    store.obtain(prepared.key(library, (target,)), lambda _: build_plan(library, request))
+    largest = graph.profiles[0].max_batch
+    ours = open_tensorrt(graph.name, prepared.digest, store=store, library=library, precision=precision)
+    reference = OnnxRuntimeEngine(prepared.source, max_batch=largest)
+    # Every batch three times: call by call, while it is recorded, and replayed.
+    for batch in (1, 2, largest, 1, 2, largest, 1, 2, largest):
+        inputs = stored_inputs(graph, batch)
+        expected, found = reference.run(inputs), ours.run(inputs)
+        for name, want in expected.items():
+            apart = np.abs(found[name].astype(np.float64) - want).max()
+            assert apart <= TOLERANCE[precision] * np.abs(want).max(), (name, batch)
+    ours.close()
+    reference.close()
