@@ -19,6 +19,7 @@ from services.detection.model import REVISION, DetectionParams, Detector
 from services.detection.service import FULL_NAME, DetectionServicer
 from services.detection.settings import DetectionSettings
 from serving.engine import Engine, OnnxRuntimeEngine
+from serving.engine.providers import onnxruntime_providers
 from serving.expert import Stages
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
@@ -61,7 +62,12 @@ def main() -> None:
     except WeightsUnavailableError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
-    engine = OnnxRuntimeEngine(graph, threads=settings.threads, max_batch=settings.max_batch)
+    engine = OnnxRuntimeEngine(
+        graph,
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        providers=onnxruntime_providers(settings.providers),
+    )
     model = Detector(engine, rectangular=settings.rectangular)
     metrics = Metrics(SERVICE)
     stages = Stages(

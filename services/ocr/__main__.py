@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from polysight.common.v1 import model_pb2
 from polysight.vision.v1 import ocr_pb2_grpc
@@ -19,6 +20,7 @@ from services.ocr.prepare import prepared_model, read_charset
 from services.ocr.service import FULL_NAME, OcrExpert, OcrService, describe
 from services.ocr.settings import OcrSettings
 from serving.engine import OnnxRuntimeEngine
+from serving.engine.providers import onnxruntime_providers
 from serving.expert import Stages
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
@@ -34,14 +36,16 @@ def load(settings: OcrSettings, store: WeightStore, metrics: Metrics) -> OcrExpe
     """Fetch the weights and build everything that answers. Blocking; raises WeightsUnavailableError."""
     recognizer_path = prepared_model(store, RECOGNIZER)
     charset = read_charset(recognizer_path)
-    threads = settings.threads
-    detector = OnnxRuntimeEngine(
-        prepared_model(store, DETECTOR), threads=threads, max_batch=settings.detector_batch
-    )
+    providers = onnxruntime_providers(settings.providers)
+
+    def network(path: Path, max_batch: int) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(path, threads=settings.threads, max_batch=max_batch, providers=providers)
+
+    detector = network(prepared_model(store, DETECTOR), settings.detector_batch)
     model = OcrModel(
         detector,
-        OnnxRuntimeEngine(recognizer_path, threads=threads, max_batch=settings.max_crops),
-        OnnxRuntimeEngine(store.fetch(CLASSIFIER), threads=threads, max_batch=settings.max_crops),
+        network(recognizer_path, settings.max_crops),
+        network(store.fetch(CLASSIFIER), settings.max_crops),
         charset,
         limits=Limits(min_side=settings.min_side, max_side=settings.max_side),
         db=DbSettings(max_regions=settings.max_lines),

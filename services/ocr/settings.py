@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from serving.engine.providers import Providers
 from serving.settings import Port, ServerSettings
 
 
@@ -17,6 +18,9 @@ class OcrSettings(ServerSettings):
     metrics_port: Port = Field(51064, description="Prometheus HTTP port; 0 serves no metrics")
 
     threads: int = Field(0, ge=0, description="threads of each network; 0: one per core")
+    providers: Providers = Field(
+        ("cpu",), description="where ONNX Runtime computes, first choice first: tensorrt, cuda, cpu"
+    )
     workers: int = Field(2, ge=1, description="threads that decode, resize and order results")
     max_batch: int = Field(4, ge=1, le=64, description="images that share a batch")
     max_queue: int = Field(32, ge=1, description="images that wait; one more is refused with QUEUE_FULL")

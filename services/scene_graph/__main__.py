@@ -20,6 +20,7 @@ from services.scene_graph.rules import RULES_VERSION
 from services.scene_graph.service import FULL_NAME, SceneGraphExpert, SceneGraphService, describe
 from services.scene_graph.settings import SceneGraphSettings
 from serving.engine import OnnxRuntimeEngine
+from serving.engine.providers import onnxruntime_providers
 from serving.expert import Stages
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
@@ -34,7 +35,10 @@ def load(settings: SceneGraphSettings, store: WeightStore, metrics: Metrics) -> 
     """Fetch the weights, build and warm up everything that answers. Blocking; raises WeightsUnavailableError."""
     info = store.licence(WEIGHTS)
     engine = OnnxRuntimeEngine(
-        exported_onnx(store, WEIGHTS), threads=settings.threads, max_batch=settings.max_batch
+        exported_onnx(store, WEIGHTS),
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        providers=onnxruntime_providers(settings.providers),
     )
     model = SceneGraphModel(engine)
     defaults = SceneGraphParams(

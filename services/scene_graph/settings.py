@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from serving.engine.providers import Providers
 from serving.settings import Port, ServerSettings
 
 
@@ -19,6 +20,9 @@ class SceneGraphSettings(ServerSettings):
     metrics_port: Port = Field(51063, description="Prometheus HTTP port; 0 serves no metrics")
 
     threads: int = Field(0, ge=0, description="threads of the network; 0: one per core")
+    providers: Providers = Field(
+        ("cpu",), description="where ONNX Runtime computes, first choice first: tensorrt, cuda, cpu"
+    )
     workers: int = Field(2, ge=1, description="threads that decode, resize, draw masks and apply the rules")
     max_batch: int = Field(4, ge=1, le=64, description="images that share a batch")
     max_queue: int = Field(64, ge=1, description="images that wait; one more is refused with QUEUE_FULL")
