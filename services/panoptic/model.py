@@ -22,13 +22,16 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PanopticParams:
-    """What a request may set. `grids`: (rows, columns) of each index grid wanted."""
+    """What a request may set. `grids`: (rows, columns) of each index grid wanted. `with_instances`: whether anyone will
+    read the instances. `reference`: do as the published systems do, where the backend can."""
 
     score_threshold: float
     mask_threshold: float
     overlap_threshold: float
     max_segments: int
     grids: tuple[tuple[int, int], ...] = ()
+    with_instances: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import panoptic_pb2, panoptic_pb2_grpc
-from services.panoptic.model import PanopticModel, PanopticParams, PanopticResult, Prepared, Raw
+from services.panoptic.model import PanopticParams, PanopticResult
+from services.panoptic.segmenter import AnySegmenter
 from serving.expert import Stages, time_left_s
 from serving.masks import encode_png, encode_rle
 
@@ -21,20 +22,23 @@ EncodeMask = Callable[[NDArray[np.bool_]], geometry_pb2.Mask]
 
 
 class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
-    """Answers with `model`, through `stages`; `defaults` hold what a request leaves unset."""
+    """Answers with `model`, through `stages`; `defaults` hold what a request leaves unset, `reference_defaults` under
+    the profile of the published systems (None: the model has no such profile)."""
 
     def __init__(
         self,
-        model: PanopticModel,
-        stages: Stages[Prepared, Raw],
+        model: AnySegmenter,
+        stages: Stages[Any, Any],
         *,
         description: model_pb2.ModelDescription,
         defaults: PanopticParams,
+        reference_defaults: PanopticParams | None = None,
     ) -> None:
         self._model = model
         self._stages = stages
         self._description = description
         self._defaults = defaults
+        self._reference_defaults = reference_defaults
 
     async def Segment(
         self, request: panoptic_pb2.SegmentRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -45,7 +49,7 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
         reply, timings = await self._stages.run(
             request.image.data,
             lambda image: self._model.preprocess(image, params),
-            lambda raw: self._reply(self._model.postprocess(raw, params), encode, request.include_instances),
+            lambda raw: self._reply(self._model.postprocess(raw, params), encode, params),
             time_left_s(context),
         )
         reply.timings.CopyFrom(timings.to_proto())
@@ -61,6 +65,8 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
 
     def _params(self, request: panoptic_pb2.SegmentRequest) -> PanopticParams:
         given, defaults = request.HasField, self._defaults
+        if request.profile == model_pb2.PROFILE_REFERENCE and self._reference_defaults is not None:
+            defaults = self._reference_defaults
         return PanopticParams(
             score_threshold=request.score_threshold if given("score_threshold") else defaults.score_threshold,
             mask_threshold=request.mask_threshold if given("mask_threshold") else defaults.mask_threshold,
@@ -69,14 +75,19 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
             ),
             max_segments=request.max_segments if given("max_segments") else defaults.max_segments,
             grids=tuple((grid.height, grid.width) for grid in request.grids),
+            with_instances=request.include_instances,
+            reference=defaults.reference,
         )
 
     def _reply(
-        self, result: PanopticResult, encode: EncodeMask | None, include_instances: bool
+        self, result: PanopticResult, encode: EncodeMask | None, params: PanopticParams
     ) -> panoptic_pb2.SegmentResponse:
         height, width = result.segment_map.shape
         reply = panoptic_pb2.SegmentResponse(
-            image_width=width, image_height=height, model=self._description.model
+            image_width=width,
+            image_height=height,
+            model=self._description.model,
+            profile=model_pb2.PROFILE_REFERENCE if params.reference else model_pb2.PROFILE_SERVING,
         )
         for segment in result.segments:
             part = reply.segments.add(
@@ -93,7 +104,7 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
         for grid in result.grids:
             rows, columns = grid.shape
             reply.grids.add(height=rows, width=columns, segment_ids=grid.astype("<u2").tobytes())
-        for instance in result.instances if include_instances else ():
+        for instance in result.instances if params.with_instances else ():
             drawn = reply.instances.add(
                 label_id=instance.label_id, label=instance.label, score=instance.score, box=_box(instance.box)
             )

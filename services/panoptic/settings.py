@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.settings import Port, ServerSettings
@@ -19,10 +22,37 @@ class PanopticSettings(ServerSettings):
     workers: int = Field(2, ge=1, description="threads that decode, scale and draw masks")
     max_batch: int = Field(8, ge=1, description="the most images that share an inference")
     max_queue: int = Field(64, ge=1, description="waiting images above which a new one is refused")
-    score_threshold: float = Field(0.25, ge=0, le=1, description="least score where a request sets none")
-    mask_threshold: float = Field(0.5, ge=0, le=1, description="least probability of a pixel of a mask")
-    overlap_threshold: float = Field(
-        0.5, ge=0, le=1, description="least share of a mask that must be left when overlaps are resolved"
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score where a request sets none; unset: the backend's own"
+    )
+    mask_threshold: float | None = Field(
+        None, ge=0, le=1, description="least probability of a pixel of a mask; unset: the backend's own"
+    )
+    overlap_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="least share of a mask that must be left when overlaps are resolved; unset: the backend's own",
     )
     max_segments: int = Field(100, ge=1, le=1000, description="the most segments where a request sets none")
-    rectangular: bool = Field(True, description="keep the picture's ratio; false pads it to a square of 640")
+    rectangular: bool = Field(
+        True, description="keep the picture's ratio; false pads it to a square of 640 (yolo)"
+    )
+    backend: Literal["yolo", "mask2former"] = Field("yolo", description="which network segments")
+    model_path: Path | None = Field(
+        None, description="the exported graph (mask2former); yolo fetches its own"
+    )
+    model_licence: str = Field(
+        "LicenseRef-unstated", description="licence of the weights in `model_path`, as Describe reports it"
+    )
+    fuse_stuff: bool = Field(
+        False, description="one segment for all of a kind of stuff (mask2former, serving)"
+    )
+
+    @model_validator(mode="after")
+    def _a_graph_for_mask2former(self) -> Self:
+        if self.backend == "mask2former" and self.model_path is None:
+            raise ValueError(
+                "backend mask2former needs model_path: a graph from `python -m services.panoptic.export mask2former`"
+            )
+        return self

@@ -16,7 +16,7 @@ from PIL import Image
 
 from polysight.common.v1 import geometry_pb2, image_pb2
 from polysight.vision.v1 import panoptic_pb2, panoptic_pb2_grpc
-from services.panoptic.__main__ import describe
+from services.panoptic.backend import Weights, describe
 from services.panoptic.export import ARTIFACT, export
 from services.panoptic.model import PanopticModel, PanopticParams
 from services.panoptic.service import FULL_NAME, PanopticServicer
@@ -40,7 +40,8 @@ async def serving(engine: Engine) -> AsyncIterator[panoptic_pb2_grpc.PanopticSer
     """A warmed-up service on `engine`, and a stub that calls it."""
     model, metrics = PanopticModel(engine), Metrics("panoptic")
     stages = Stages(model.infer, metrics=metrics, max_batch=engine.max_batch, max_queue=64)
-    description = describe(engine, model, DEFAULTS, WeightStore().licence(ARTIFACT))
+    info = WeightStore().licence(ARTIFACT)
+    description = describe(engine, model, DEFAULTS, Weights(info.name, info.sha256, info.licence))
     servicer = PanopticServicer(model, stages, description=description, defaults=DEFAULTS)
     added = Servicer(
         FULL_NAME, lambda server: panoptic_pb2_grpc.add_PanopticServiceServicer_to_server(servicer, server)

@@ -3,9 +3,10 @@
 Which of two queries owns a pixel, and whether a pixel passes a threshold, can hang on the last bit. So this repeats
 the arithmetic of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` on one thread of a CPU with
 fused multiply-add. torch has two kernels: into a small map (height + width at most 128) the four neighbours are added
-up in the order upper right, upper left, lower left, lower right; into a larger one, columns first and then rows. (For
-exactly three maps at once it takes the first kernel at every size, a difference in the last bit that is not
-repeated.) A fused step of float32 is a float64 step rounded once, but for one sum in some 2**29.
+up in the order upper right, upper left, lower left, lower right; into a larger one, columns first and then rows. For
+exactly three maps at once, such as the channels of a picture, it takes the first kernel at every size: `at_once`.
+
+A fused step of float32 is a float64 step rounded once, but for one sum in some 2**29.
 """
 
 from __future__ import annotations
@@ -34,13 +35,18 @@ class _Axis(NamedTuple):
 class Bilinear:
     """Resizes maps of one size, (height, width) in pixels, to another; without antialiasing, as torch's default is.
 
+    `at_once`: which of torch's kernels; unset, the one that it takes for many maps.
+
     Raises ValueError for an empty side.
     """
 
-    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+    def __init__(
+        self, source: tuple[int, int], target: tuple[int, int], *, at_once: bool | None = None
+    ) -> None:
         if min(*source, *target) < 1:
             raise ValueError(f"cannot resize {source} to {target}: a side is empty")
         self._source, self._target = source, target
+        self._at_once = sum(target) <= _SMALL if at_once is None else at_once
         self._rows, self._columns = _axis(source[0], target[0]), _axis(source[1], target[1])
 
     def __call__(self, image: Float) -> Float:
@@ -52,9 +58,9 @@ class Bilinear:
             raise ValueError(f"made for {self._source}, not for {image.shape}")
         if self._source == self._target:
             return image.copy()
-        return self._at_once(image) if sum(self._target) <= _SMALL else self._by_axes(image)
+        return self._all_four(image) if self._at_once else self._by_axes(image)
 
-    def _at_once(self, image: Float) -> Float:
+    def _all_four(self, image: Float) -> Float:
         rows, columns = self._rows, self._columns
         left, right = image[:, columns.low], image[:, columns.high]
         above, below = rows.low_weight[:, None], rows.high_weight[:, None]

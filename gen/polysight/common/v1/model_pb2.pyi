@@ -2,12 +2,22 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Profile(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROFILE_UNSPECIFIED: _ClassVar[Profile]
+    PROFILE_SERVING: _ClassVar[Profile]
+    PROFILE_REFERENCE: _ClassVar[Profile]
+PROFILE_UNSPECIFIED: Profile
+PROFILE_SERVING: Profile
+PROFILE_REFERENCE: Profile
 
 class WeightsInfo(_message.Message):
     __slots__ = ("artifact", "sha256", "licence")

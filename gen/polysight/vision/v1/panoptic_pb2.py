@@ -28,7 +28,7 @@ from polysight.common.v1 import image_pb2 as polysight_dot_common_dot_v1_dot_ima
 from polysight.common.v1 import model_pb2 as polysight_dot_common_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polysight/vision/v1/panoptic.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\xdd\x03\n\x0eSegmentRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12-\n\x0fscore_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12,\n\x0emask_threshold\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12/\n\x11overlap_threshold\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x02\x88\x01\x01\x12\x42\n\rmask_encoding\x18\x05 \x01(\x0e\x32!.polysight.common.v1.MaskEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x36\n\x05grids\x18\x06 \x03(\x0b\x32\x1d.polysight.vision.v1.GridSizeB\x08\xbaH\x05\x92\x01\x02\x10\x04\x12\x19\n\x11include_instances\x18\x07 \x01(\x08\x12%\n\x0cmax_segments\x18\x08 \x01(\rB\n\xbaH\x07*\x05\x18\xe8\x07(\x01H\x03\x88\x01\x01\x42\x12\n\x10_score_thresholdB\x11\n\x0f_mask_thresholdB\x14\n\x12_overlap_thresholdB\x0f\n\r_max_segments\"A\n\x08GridSize\x12\x1a\n\x06height\x18\x01 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x04(\x01\x12\x19\n\x05width\x18\x02 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x04(\x01\"\xb5\x01\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\r\x12\x10\n\x08label_id\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x10\n\x08is_thing\x18\x04 \x01(\x08\x12\r\n\x05score\x18\x05 \x01(\x02\x12%\n\x03\x62ox\x18\x06 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\'\n\x04mask\x18\x07 \x01(\x0b\x32\x19.polysight.common.v1.Mask\x12\x0c\n\x04\x61rea\x18\x08 \x01(\x02\"\x8a\x01\n\x08Instance\x12\x10\n\x08label_id\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\'\n\x04mask\x18\x05 \x01(\x0b\x32\x19.polysight.common.v1.Mask\"B\n\x0cPanopticGrid\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x13\n\x0bsegment_ids\x18\x03 \x01(\x0c\"\xad\x02\n\x0fSegmentResponse\x12.\n\x08segments\x18\x01 \x03(\x0b\x32\x1c.polysight.vision.v1.Segment\x12\x30\n\x05grids\x18\x02 \x03(\x0b\x32!.polysight.vision.v1.PanopticGrid\x12\x30\n\tinstances\x18\x03 \x03(\x0b\x32\x1d.polysight.vision.v1.Instance\x12\x13\n\x0bimage_width\x18\x04 \x01(\r\x12\x14\n\x0cimage_height\x18\x05 \x01(\r\x12-\n\x07timings\x18\x06 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x07 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\" \n\x1ePanopticServiceDescribeRequest\"]\n\x1fPanopticServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\xde\x01\n\x0fPanopticService\x12T\n\x07Segment\x12#.polysight.vision.v1.SegmentRequest\x1a$.polysight.vision.v1.SegmentResponse\x12u\n\x08\x44\x65scribe\x12\x33.polysight.vision.v1.PanopticServiceDescribeRequest\x1a\x34.polysight.vision.v1.PanopticServiceDescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polysight/vision/v1/panoptic.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\x96\x04\n\x0eSegmentRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12-\n\x0fscore_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12,\n\x0emask_threshold\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12/\n\x11overlap_threshold\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x02\x88\x01\x01\x12\x42\n\rmask_encoding\x18\x05 \x01(\x0e\x32!.polysight.common.v1.MaskEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x36\n\x05grids\x18\x06 \x03(\x0b\x32\x1d.polysight.vision.v1.GridSizeB\x08\xbaH\x05\x92\x01\x02\x10\x04\x12\x19\n\x11include_instances\x18\x07 \x01(\x08\x12%\n\x0cmax_segments\x18\x08 \x01(\rB\n\xbaH\x07*\x05\x18\xe8\x07(\x01H\x03\x88\x01\x01\x12\x37\n\x07profile\x18\t \x01(\x0e\x32\x1c.polysight.common.v1.ProfileB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x12\n\x10_score_thresholdB\x11\n\x0f_mask_thresholdB\x14\n\x12_overlap_thresholdB\x0f\n\r_max_segments\"A\n\x08GridSize\x12\x1a\n\x06height\x18\x01 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x04(\x01\x12\x19\n\x05width\x18\x02 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x04(\x01\"\xb5\x01\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\r\x12\x10\n\x08label_id\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\x10\n\x08is_thing\x18\x04 \x01(\x08\x12\r\n\x05score\x18\x05 \x01(\x02\x12%\n\x03\x62ox\x18\x06 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\'\n\x04mask\x18\x07 \x01(\x0b\x32\x19.polysight.common.v1.Mask\x12\x0c\n\x04\x61rea\x18\x08 \x01(\x02\"\x8a\x01\n\x08Instance\x12\x10\n\x08label_id\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\'\n\x04mask\x18\x05 \x01(\x0b\x32\x19.polysight.common.v1.Mask\"B\n\x0cPanopticGrid\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x13\n\x0bsegment_ids\x18\x03 \x01(\x0c\"\xdc\x02\n\x0fSegmentResponse\x12.\n\x08segments\x18\x01 \x03(\x0b\x32\x1c.polysight.vision.v1.Segment\x12\x30\n\x05grids\x18\x02 \x03(\x0b\x32!.polysight.vision.v1.PanopticGrid\x12\x30\n\tinstances\x18\x03 \x03(\x0b\x32\x1d.polysight.vision.v1.Instance\x12\x13\n\x0bimage_width\x18\x04 \x01(\r\x12\x14\n\x0cimage_height\x18\x05 \x01(\r\x12-\n\x07timings\x18\x06 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x07 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\x12-\n\x07profile\x18\x08 \x01(\x0e\x32\x1c.polysight.common.v1.Profile\" \n\x1ePanopticServiceDescribeRequest\"]\n\x1fPanopticServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\xde\x01\n\x0fPanopticService\x12T\n\x07Segment\x12#.polysight.vision.v1.SegmentRequest\x1a$.polysight.vision.v1.SegmentResponse\x12u\n\x08\x44\x65scribe\x12\x33.polysight.vision.v1.PanopticServiceDescribeRequest\x1a\x34.polysight.vision.v1.PanopticServiceDescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,26 +49,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTREQUEST'].fields_by_name['grids']._serialized_options = b'\272H\005\222\001\002\020\004'
   _globals['_SEGMENTREQUEST'].fields_by_name['max_segments']._loaded_options = None
   _globals['_SEGMENTREQUEST'].fields_by_name['max_segments']._serialized_options = b'\272H\007*\005\030\350\007(\001'
+  _globals['_SEGMENTREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_SEGMENTREQUEST'].fields_by_name['profile']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_GRIDSIZE'].fields_by_name['height']._loaded_options = None
   _globals['_GRIDSIZE'].fields_by_name['height']._serialized_options = b'\272H\007*\005\030\200\004(\001'
   _globals['_GRIDSIZE'].fields_by_name['width']._loaded_options = None
   _globals['_GRIDSIZE'].fields_by_name['width']._serialized_options = b'\272H\007*\005\030\200\004(\001'
   _globals['_SEGMENTREQUEST']._serialized_start=191
-  _globals['_SEGMENTREQUEST']._serialized_end=668
-  _globals['_GRIDSIZE']._serialized_start=670
-  _globals['_GRIDSIZE']._serialized_end=735
-  _globals['_SEGMENT']._serialized_start=738
-  _globals['_SEGMENT']._serialized_end=919
-  _globals['_INSTANCE']._serialized_start=922
-  _globals['_INSTANCE']._serialized_end=1060
-  _globals['_PANOPTICGRID']._serialized_start=1062
-  _globals['_PANOPTICGRID']._serialized_end=1128
-  _globals['_SEGMENTRESPONSE']._serialized_start=1131
-  _globals['_SEGMENTRESPONSE']._serialized_end=1432
-  _globals['_PANOPTICSERVICEDESCRIBEREQUEST']._serialized_start=1434
-  _globals['_PANOPTICSERVICEDESCRIBEREQUEST']._serialized_end=1466
-  _globals['_PANOPTICSERVICEDESCRIBERESPONSE']._serialized_start=1468
-  _globals['_PANOPTICSERVICEDESCRIBERESPONSE']._serialized_end=1561
-  _globals['_PANOPTICSERVICE']._serialized_start=1564
-  _globals['_PANOPTICSERVICE']._serialized_end=1786
+  _globals['_SEGMENTREQUEST']._serialized_end=725
+  _globals['_GRIDSIZE']._serialized_start=727
+  _globals['_GRIDSIZE']._serialized_end=792
+  _globals['_SEGMENT']._serialized_start=795
+  _globals['_SEGMENT']._serialized_end=976
+  _globals['_INSTANCE']._serialized_start=979
+  _globals['_INSTANCE']._serialized_end=1117
+  _globals['_PANOPTICGRID']._serialized_start=1119
+  _globals['_PANOPTICGRID']._serialized_end=1185
+  _globals['_SEGMENTRESPONSE']._serialized_start=1188
+  _globals['_SEGMENTRESPONSE']._serialized_end=1536
+  _globals['_PANOPTICSERVICEDESCRIBEREQUEST']._serialized_start=1538
+  _globals['_PANOPTICSERVICEDESCRIBEREQUEST']._serialized_end=1570
+  _globals['_PANOPTICSERVICEDESCRIBERESPONSE']._serialized_start=1572
+  _globals['_PANOPTICSERVICEDESCRIBERESPONSE']._serialized_end=1665
+  _globals['_PANOPTICSERVICE']._serialized_start=1668
+  _globals['_PANOPTICSERVICE']._serialized_end=1890
 # @@protoc_insertion_point(module_scope)

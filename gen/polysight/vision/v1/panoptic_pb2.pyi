@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SegmentRequest(_message.Message):
-    __slots__ = ("image", "score_threshold", "mask_threshold", "overlap_threshold", "mask_encoding", "grids", "include_instances", "max_segments")
+    __slots__ = ("image", "score_threshold", "mask_threshold", "overlap_threshold", "mask_encoding", "grids", "include_instances", "max_segments", "profile")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MASK_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class SegmentRequest(_message.Message):
     GRIDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_INSTANCES_FIELD_NUMBER: _ClassVar[int]
     MAX_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     image: _image_pb2.Image
     score_threshold: float
     mask_threshold: float
@@ -28,7 +29,8 @@ class SegmentRequest(_message.Message):
     grids: _containers.RepeatedCompositeFieldContainer[GridSize]
     include_instances: bool
     max_segments: int
-    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., score_threshold: _Optional[float] = ..., mask_threshold: _Optional[float] = ..., overlap_threshold: _Optional[float] = ..., mask_encoding: _Optional[_Union[_geometry_pb2.MaskEncoding, str]] = ..., grids: _Optional[_Iterable[_Union[GridSize, _Mapping]]] = ..., include_instances: _Optional[bool] = ..., max_segments: _Optional[int] = ...) -> None: ...
+    profile: _model_pb2.Profile
+    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., score_threshold: _Optional[float] = ..., mask_threshold: _Optional[float] = ..., overlap_threshold: _Optional[float] = ..., mask_encoding: _Optional[_Union[_geometry_pb2.MaskEncoding, str]] = ..., grids: _Optional[_Iterable[_Union[GridSize, _Mapping]]] = ..., include_instances: _Optional[bool] = ..., max_segments: _Optional[int] = ..., profile: _Optional[_Union[_model_pb2.Profile, str]] = ...) -> None: ...
 
 class GridSize(_message.Message):
     __slots__ = ("height", "width")
@@ -83,7 +85,7 @@ class PanopticGrid(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., segment_ids: _Optional[bytes] = ...) -> None: ...
 
 class SegmentResponse(_message.Message):
-    __slots__ = ("segments", "grids", "instances", "image_width", "image_height", "timings", "model")
+    __slots__ = ("segments", "grids", "instances", "image_width", "image_height", "timings", "model", "profile")
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     GRIDS_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +93,7 @@ class SegmentResponse(_message.Message):
     IMAGE_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
     grids: _containers.RepeatedCompositeFieldContainer[PanopticGrid]
     instances: _containers.RepeatedCompositeFieldContainer[Instance]
@@ -98,7 +101,8 @@ class SegmentResponse(_message.Message):
     image_height: int
     timings: _model_pb2.Timings
     model: _model_pb2.ModelRef
-    def __init__(self, segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., grids: _Optional[_Iterable[_Union[PanopticGrid, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., image_width: _Optional[int] = ..., image_height: _Optional[int] = ..., timings: _Optional[_Union[_model_pb2.Timings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ...) -> None: ...
+    profile: _model_pb2.Profile
+    def __init__(self, segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., grids: _Optional[_Iterable[_Union[PanopticGrid, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., image_width: _Optional[int] = ..., image_height: _Optional[int] = ..., timings: _Optional[_Union[_model_pb2.Timings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., profile: _Optional[_Union[_model_pb2.Profile, str]] = ...) -> None: ...
 
 class PanopticServiceDescribeRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,133 @@
+"""Which network segments: the settings into an engine, a model, its thresholds and what `Describe` says of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from polysight.common.v1 import model_pb2
+from services.panoptic.export import ARTIFACT, export
+from services.panoptic.mask2former.labels import THINGS
+from services.panoptic.mask2former.model import REVISION as MASK2FORMER_REVISION
+from services.panoptic.mask2former.model import Mask2FormerModel
+from services.panoptic.mask2former.published import REFERENCE, SERVING, Thresholds
+from services.panoptic.model import REVISION, PanopticModel, PanopticParams
+from services.panoptic.segmenter import AnySegmenter
+from services.panoptic.settings import PanopticSettings
+from serving.engine import Engine, OnnxRuntimeEngine
+from serving.weights import WeightStore, WeightsUnavailableError
+from serving.yolo import INPUT_SIZE
+
+_YOLO = Thresholds(score=0.25, mask=0.5, overlap=0.5)
+_ALL_SEGMENTS = 1000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a model was made from: a name, the file's SHA-256 in hexadecimal, an SPDX licence."""
+
+    name: str
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A model ready to serve. `reference_defaults`: None where there is no published system to follow."""
+
+    engine: Engine
+    model: AnySegmenter
+    defaults: PanopticParams
+    reference_defaults: PanopticParams | None
+    description: model_pb2.ModelDescription
+
+
+def open_backend(settings: PanopticSettings, store: WeightStore) -> Backend:
+    """The backend that `settings` name.
+
+    Raises WeightsUnavailableError when its weights cannot be had, EngineError or ValueError when the graph is wrong.
+    """
+    if settings.backend == "mask2former":
+        return _mask2former(settings)
+    return _yolo(settings, store)
+
+
+def describe(
+    engine: Engine,
+    model: AnySegmenter,
+    defaults: PanopticParams,
+    weights: Weights,
+    *,
+    revision: int = REVISION,
+    input_size: tuple[int, int] = (INPUT_SIZE, INPUT_SIZE),
+) -> model_pb2.ModelDescription:
+    """What `Describe` answers. `input_size`: (height, width), the largest where a side follows the picture's ratio."""
+    return model_pb2.ModelDescription(
+        model=model_pb2.ModelRef(
+            name=weights.name, version=f"{weights.sha256[:12]}-r{revision}", engine=engine.name
+        ),
+        labels=model.labels,
+        vocabulary_size=len(model.labels),
+        open_vocabulary=False,
+        input_width=input_size[1],
+        input_height=input_size[0],
+        thresholds={
+            "score_threshold": defaults.score_threshold,
+            "mask_threshold": defaults.mask_threshold,
+            "overlap_threshold": defaults.overlap_threshold,
+        },
+        max_batch_size=engine.max_batch,
+        weights=[
+            model_pb2.WeightsInfo(artifact=weights.name, sha256=weights.sha256, licence=weights.licence)
+        ],
+    )
+
+
+def _yolo(settings: PanopticSettings, store: WeightStore) -> Backend:
+    engine = _engine(export(store), settings)
+    model = PanopticModel(engine, rectangular=settings.rectangular)
+    info = store.licence(ARTIFACT)
+    defaults = _defaults(settings, _YOLO)
+    weights = Weights(info.name, info.sha256, info.licence)
+    return Backend(engine, model, defaults, None, describe(engine, model, defaults, weights))
+
+
+def _mask2former(settings: PanopticSettings) -> Backend:
+    path = settings.model_path
+    if path is None or not path.is_file():
+        raise WeightsUnavailableError("mask2former", f"PANOPTIC_MODEL_PATH: there is no file {path}")
+    engine = _engine(path, settings)
+    stuff = range(THINGS, 133) if settings.fuse_stuff else ()
+    model = Mask2FormerModel(engine, fuse=stuff)
+    defaults = _defaults(settings, SERVING)
+    reference = PanopticParams(
+        REFERENCE.score, REFERENCE.mask, REFERENCE.overlap, _ALL_SEGMENTS, reference=True
+    )
+    with path.open("rb") as graph:
+        digest = hashlib.file_digest(graph, "sha256").hexdigest()
+    description = describe(
+        engine,
+        model,
+        defaults,
+        Weights(path.stem, digest, settings.model_licence),
+        revision=MASK2FORMER_REVISION,
+        input_size=model.input_size,
+    )
+    return Backend(engine, model, defaults, reference, description)
+
+
+def _engine(graph: Path, settings: PanopticSettings) -> Engine:
+    return OnnxRuntimeEngine(graph, threads=settings.threads, max_batch=settings.max_batch)
+
+
+def _defaults(settings: PanopticSettings, own: Thresholds) -> PanopticParams:
+    def chosen(setting: float | None, otherwise: float) -> float:
+        return otherwise if setting is None else setting
+
+    return PanopticParams(
+        score_threshold=chosen(settings.score_threshold, own.score),
+        mask_threshold=chosen(settings.mask_threshold, own.mask),
+        overlap_threshold=chosen(settings.overlap_threshold, own.overlap),
+        max_segments=settings.max_segments,
+    )
