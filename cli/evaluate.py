@@ -68,10 +68,15 @@ def score(
     from cli.scene_words import scene_words
     from llm_server import base_model
     from llm_server.evaluation.scenes import evaluate_with_and_without
+    from llm_server.training.fused_lora import fuse
+    from llm_server.training.packed_attention import register
     from llm_server.training.recipe import load_adapters
 
     tokenizer = base_model.load_tokenizer(checkpoint)
-    model = load_adapters(base_model.load_model(checkpoint, precision), adapters).eval()
+    # The served values, dequantised once instead of at every step: the same products, bit for bit (tested).
+    loaded: Any = "nf4-dequantised" if precision == "nf4" else precision
+    model = load_adapters(base_model.load_model(checkpoint, loaded, attention=register()), adapters).eval()
+    fuse(model)
     with Progress(
         TextColumn("scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
     ) as progress:

@@ -30,10 +30,11 @@ def train(
         int, typer.Option(min=0, help="Held-out scenes to score afterwards; 0 for none.")
     ] = 300,
     resume: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder with adapters to go on from.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Adapters to go on from, with the recipe's last stage only."
+        ),
     ] = None,
-    start: Annotated[int, typer.Option(min=0, help="First scene of the stream, when going on.")] = 0,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak; the recipe's own if not given.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The run card as one JSON object on the last line.")
     ] = False,
@@ -47,13 +48,9 @@ def train(
     from serving.weights import WeightStore
 
     console = Console(stderr=True)
-    chosen = recipe.Recipe(seed=seed, start=start)
-    changes: dict[str, float | int] = {}
+    chosen = recipe.Recipe(seed=seed)
     if smoke or steps is not None:
-        changes["steps"] = SMOKE_STEPS if steps is None else steps
-    if learning_rate is not None:
-        changes["learning_rate"] = learning_rate
-    chosen = recipe.changed(chosen, changes)
+        chosen = recipe.scaled(chosen, SMOKE_STEPS if steps is None else steps)
     checkpoint = base_model.checkpoint(WeightStore())
     console.print(f"training {chosen.steps} steps into {out}", highlight=False)
     card = recipe.train(chosen, checkpoint=checkpoint, verbalize=scene_words, out=out, resume=resume)
@@ -69,7 +66,7 @@ def train(
     table = Table("what", "value")
     for key in ("recipe", "seed", "steps", "answers", "data_sha256", "seconds"):
         table.add_row(key, str(card[key]))
-    table.add_row("last loss", str(card["loss"][-1]["loss"]) if card["loss"] else "-")
+    table.add_row("last loss", str(card["loss"][-1][-1]["loss"]) if card["loss"][-1] else "-")
     for kind, share in card.get("scores", {}).items():
         table.add_row(f"score: {kind}", str(share))
     Console().print(table)

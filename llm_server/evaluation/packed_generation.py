@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from llm_server.prompts.chatml import END
+from llm_server.training.packed_attention import additive
 from llm_server.training.packing import Tokenizer, split_prompt
 
 
@@ -45,7 +46,7 @@ def answer_scenes(
     """Greedy answers for (verbalization, questions) pairs; every scene must have equally many questions.
 
     Args:
-        model: a causal language model or a peft model, with sdpa or eager attention.
+        model: a causal language model or a peft model, with sdpa, eager or packed attention.
         max_new_tokens: where an answer without end is cut.
         batch: scenes at a time.
         advance: told how many more scenes are done.
@@ -133,7 +134,11 @@ def _logits(
 ) -> torch.Tensor:
     causal = model.base_model.model if hasattr(model, "peft_config") else model
     hidden = causal.model(
-        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        input_ids=ids,
+        position_ids=positions,
+        attention_mask=additive(mask, causal.dtype),
+        past_key_values=cache,
+        use_cache=True,
     ).last_hidden_state
     if at is not None:
         hidden = hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))

@@ -82,8 +82,8 @@ def evaluate(
     items: Sequence[Item],
     verbalize: Verbalize,
     *,
-    batch: int = 25,
-    max_new_tokens: int = 48,
+    batch: int = 50,
+    max_new_tokens: int = 40,
     advance: Callable[[int], None] = lambda scenes: None,
 ) -> Scores:
     """Asks every question of every item and scores the answers; ``advance`` is told of scenes done."""
@@ -119,7 +119,7 @@ def evaluate_with_and_without(
     items = heldout(seed, n)
     adapted = evaluate(model, tokenizer, items, verbalize, advance=advance)
     with model.disable_adapter():
-        base = evaluate(model, tokenizer, items, verbalize, max_new_tokens=24, advance=advance)
+        base = evaluate(model, tokenizer, items, verbalize, advance=advance)
     report = {
         **adapted.shares(),
         "base": base.shares(),

@@ -1,4 +1,4 @@
-"""A quicker forward and backward for two summed peft adapters on a frozen linear layer.
+"""A quicker forward and backward for summed peft adapters on a frozen linear layer, in training and evaluation.
 
 peft computes each adapter in its own chain of casts, scalings and additions over the full activation; on a CPU those
 passes over memory cost more than the matrix products. Here both adapters are one low-rank product of the
@@ -7,7 +7,7 @@ concatenated ranks, added in place, with a hand-written backward:
     y = x W^T + b + (x [A1; A2]^T) [s1 B1, s2 B2]^T
 
 The parameters stay peft's own, so saving, loading and switching adapters are untouched; ``fuse`` changes how the
-layers compute while training, ``unfuse`` puts peft's forward back. Same values up to rounding (tested).
+layers compute, ``unfuse`` puts peft's forward back. Same values up to rounding (tested).
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ class _TwoAdapters(torch.autograd.Function):
 
 
 def _forward(self: LoraLinear, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """Replaces peft's ``Linear.forward`` while training: no dropout, no per-row adapters, no merging."""
+    """Replaces peft's ``Linear.forward``: no dropout, no per-row adapters, no merging; switching off works."""
     base: Any = self.base_layer
     weight: torch.Tensor = base.weight
+    if self.disable_adapters:
+        return torch.nn.functional.linear(x, weight)
     names = self.active_adapters
     lora_a: Any = self.lora_A
     lora_b: Any = self.lora_B

@@ -32,7 +32,7 @@ def packed_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query (B, H, L, D), key and value (B, K, L, D), mask (B, 1, L, L) -> (B, L, H, D).
+    """query (B, H, L, D), key and value (B, K, S, D), mask (B, 1, L, S) -> (B, L, H, D).
 
     Raises:
         ValueError: no mask was given, or dropout was asked for.
@@ -40,12 +40,12 @@ def packed_attention(
     if attention_mask is None or dropout:
         raise ValueError("packed attention needs its mask and knows no dropout")
     batch, heads, length, size = query.shape
-    groups = key.shape[1]
+    groups, seen = key.shape[1], key.shape[2]
     grouped = (query * scaling).reshape(batch * groups, heads // groups * length, size)
-    scores = grouped @ key.reshape(batch * groups, length, size).transpose(1, 2)
-    scores.view(batch, heads, length, length).add_(attention_mask)
+    scores = grouped @ key.reshape(batch * groups, seen, size).transpose(1, 2)
+    scores.view(batch, heads, length, seen).add_(attention_mask)
     weights = torch.softmax(scores, dim=-1)
-    out = weights @ value.reshape(batch * groups, length, size)
+    out = weights @ value.reshape(batch * groups, seen, size)
     return out.view(batch, heads, length, size).transpose(1, 2).contiguous(), None
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -35,24 +35,49 @@ RECIPE: Final = "scenes-1"
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stretch of training with its own schedule: ``steps`` scenes from number ``start`` of the stream on."""
+
+    steps: int
+    learning_rate: float
+    warmup: int
+    vl_share: float
+    start: int
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Every knob of the run; the defaults are what the shipped adapters were trained with."""
+    """Every knob of the run; the defaults are what the shipped adapters were trained with.
+
+    The first stage teaches everything; the second, gentler, mostly relations, which are the slowest to be learnt.
+    """
 
     seed: int = 0
-    steps: int = 600
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 8e-4
-    warmup: int = 30
     questions: int = 12
-    vl_share: float = 0.55
     max_tokens: int = 900
-    start: int = 0
+    stages: tuple[Stage, ...] = (
+        Stage(steps=600, learning_rate=8e-4, warmup=30, vl_share=0.55, start=0),
+        Stage(steps=240, learning_rate=4e-4, warmup=10, vl_share=0.85, start=1000),
+    )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with some knobs set otherwise; raises TypeError for one that there is not."""
-    return replace(recipe, **changes)
+def scaled(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with ``steps`` steps in all, shared among its stages as before; a stage without steps is left out."""
+    left, stages = steps, []
+    for number, stage in enumerate(recipe.stages):
+        last = number == len(recipe.stages) - 1
+        share = left if last else min(left, round(steps * stage.steps / recipe.steps))
+        left -= share
+        if share:
+            stages.append(replace(stage, steps=share, warmup=min(stage.warmup, max(1, share // 10))))
+    return replace(recipe, stages=tuple(stages))
 
 
 def adapted(model: Any, *, rank: int, alpha: int) -> Any:
@@ -80,31 +105,34 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     return adapted_model
 
 
-class Hashed:
-    """Passes a stream of samples on and hashes what was asked and answered: the data hash of a run."""
+class DataHash:
+    """Hashes what was asked and answered while it passes through: the data hash of a run."""
 
-    def __init__(self, stream: Iterator[Sample], verbalize: Verbalize) -> None:
-        self._stream = stream
+    def __init__(self, verbalize: Verbalize) -> None:
         self._verbalize = verbalize
         self._hash = hashlib.sha256()
         self.samples = 0
         self.answers = 0
 
-    def __iter__(self) -> Hashed:
-        return self
-
-    def __next__(self) -> Sample:
-        sample = next(self._stream)
-        row = [sample.task, self._verbalize(sample.scene), [[q.text, q.answer] for q in sample.questions]]
-        self._hash.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        self.samples += 1
-        self.answers += len(sample.questions)
-        return sample
+    def through(self, stream: Iterable[Sample]) -> Iterator[Sample]:
+        """The samples, unchanged."""
+        for sample in stream:
+            row = [sample.task, self._verbalize(sample.scene), [[q.text, q.answer] for q in sample.questions]]
+            self._hash.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self.samples += 1
+            self.answers += len(sample.questions)
+            yield sample
 
     @property
     def sha256(self) -> str:
-        """Of all samples passed on so far."""
+        """Of all samples so far."""
         return self._hash.hexdigest()
+
+
+def stage_samples(recipe: Recipe, stage: Stage) -> Iterator[Sample]:
+    """What one stage trains on."""
+    stream = samples(recipe.seed, questions=recipe.questions, vl_share=stage.vl_share, start=stage.start)
+    return islice(stream, stage.steps)
 
 
 def train(
@@ -123,12 +151,14 @@ def train(
         checkpoint: folder of the base (:func:`llm_server.base_model.checkpoint`).
         verbalize: how a scene is put into words; the gateway's own, so that training and serving agree.
         out: folder to write; made if it is not there.
-        resume: folder with adapters to go on from instead of fresh ones.
+        resume: folder with adapters to go on from instead of fresh ones; only the last stage is run then.
         save_every_s: seconds between intermediate saves of the adapters.
     """
-    began = time.monotonic()
+    began, computed = time.monotonic(), time.process_time()
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
+    if resume is not None:
+        recipe = replace(recipe, stages=recipe.stages[-1:])
     tokenizer = base_model.load_tokenizer(checkpoint)
     base = base_model.load_model(checkpoint, "nf4-dequantised", attention=register())
     model = (
@@ -137,31 +167,58 @@ def train(
         else adapted(base, rank=recipe.rank, alpha=recipe.alpha)
     )
     fuse(model)
-    stream = samples(recipe.seed, questions=recipe.questions, vl_share=recipe.vl_share, start=recipe.start)
-    hashed = Hashed(islice(stream, recipe.steps), verbalize)
-    progress = run_training(
-        model,
-        PackedScenes(hashed, tokenizer, verbalize, max_tokens=recipe.max_tokens),
-        folder=out,
-        pad_id=tokenizer.eos_token_id,
-        steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
-        warmup=recipe.warmup,
-        seed=recipe.seed,
-        save_every_s=save_every_s,
-    )
+    data = DataHash(verbalize)
+    curves = []
+    for stage in recipe.stages:
+        progress = run_training(
+            model,
+            PackedScenes(
+                data.through(stage_samples(recipe, stage)), tokenizer, verbalize, max_tokens=recipe.max_tokens
+            ),
+            folder=out,
+            pad_id=tokenizer.eos_token_id,
+            steps=stage.steps,
+            learning_rate=stage.learning_rate,
+            warmup=stage.warmup,
+            seed=recipe.seed,
+            save_every_s=save_every_s,
+        )
+        curves.append(progress.curve)
     unfuse(model)
     save_adapters(model, out)
-    card = {
+    card = run_card(
+        recipe,
+        data,
+        curves=curves,
+        seconds=time.monotonic() - began,
+        processor_seconds=time.process_time() - computed,
+        resumed=resume is not None,
+    )
+    cards.write(card, out)
+    return card
+
+
+def run_card(
+    recipe: Recipe,
+    data: DataHash,
+    *,
+    curves: list[Any],
+    seconds: float,
+    processor_seconds: float,
+    resumed: bool,
+) -> dict[str, Any]:
+    """What was done, as plain values; ``curves`` has the loss curve of each stage."""
+    return {
         "recipe": RECIPE,
         **asdict(recipe),
-        "resumed": resume is not None,
+        "steps": recipe.steps,
+        "resumed": resumed,
         "base": base_model.NAME,
         "trained_on": "nf4 (double quantisation), dequantised to bfloat16",
         "system": SYSTEM,
-        "data_sha256": hashed.sha256,
-        "samples": hashed.samples,
-        "answers": hashed.answers,
+        "data_sha256": data.sha256,
+        "samples": data.samples,
+        "answers": data.answers,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -169,8 +226,7 @@ def train(
             "peft": peft.__version__,
         },
         "threads": torch.get_num_threads(),
-        "seconds": round(time.monotonic() - began, 1),
-        "loss": progress.curve,
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(processor_seconds, 1),
+        "loss": curves,
     }
-    cards.write(card, out)
-    return card

@@ -52,6 +52,16 @@ def test_fused_equals_peft_in_values_and_gradients(task: Any) -> None:
     torch.testing.assert_close(logits_and_gradients(model)[0], expected, rtol=0, atol=0)
 
 
+def test_fused_layers_can_be_switched_off() -> None:
+    model = two_adapters()
+    with torch.no_grad():
+        expected = tiny_model(320)(input_ids=TOKENS).logits
+        fuse(model)
+        with model.disable_adapter():
+            torch.testing.assert_close(model(input_ids=TOKENS).logits, expected)
+        assert (model(input_ids=TOKENS).logits - expected).abs().max() > 0.01
+
+
 def test_fusing_refuses_what_it_does_not_compute() -> None:
     config = LoraConfig(r=2, target_modules=["q_proj"], lora_dropout=0.1)
     with pytest.raises(ValueError, match="dropout"):
@@ -67,5 +77,9 @@ def test_packed_attention_equals_torch() -> None:
     ).transpose(1, 2)
     found, _ = packed_attention(torch.nn.Module(), query, key, value, additive(mask, torch.float32), 0.3)
     torch.testing.assert_close(found, expected)
+    later, _ = packed_attention(
+        torch.nn.Module(), query[:, :, -2:], key, value, additive(mask[:, :, -2:], torch.float32), 0.3
+    )
+    torch.testing.assert_close(later, expected[:, -2:])
     with pytest.raises(ValueError, match="mask"):
         packed_attention(torch.nn.Module(), query, key, value, None, 0.3)

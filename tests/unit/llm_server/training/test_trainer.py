@@ -14,7 +14,16 @@ from llm_server.adapter_files import read_adapters
 from llm_server.base_model import NAME
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training import cards
-from llm_server.training.recipe import Hashed, Recipe, adapted, changed, load_adapters
+from llm_server.training.recipe import (
+    DataHash,
+    Recipe,
+    Stage,
+    adapted,
+    load_adapters,
+    run_card,
+    scaled,
+    stage_samples,
+)
 from llm_server.training.scenes import Scene
 from llm_server.training.trainer import PackedScenes, Progress, run_training, samples, save_adapters
 
@@ -23,14 +32,17 @@ def words(scene: Scene) -> str:
     return f"The image includes {len(scene.objects)} objects."
 
 
-def run(folder: Path, *, steps: int, task_share: float = 0.5, seed: int = 4) -> tuple[Any, Progress, Hashed]:
+def run(
+    folder: Path, *, steps: int, task_share: float = 0.5, seed: int = 4
+) -> tuple[Any, Progress, DataHash]:
     tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
     model = adapted(tiny_model(320), rank=4, alpha=8)
-    hashed = Hashed(islice(samples(seed, questions=2, vl_share=task_share), steps), words)
+    data = DataHash(words)
+    stream = data.through(islice(samples(seed, questions=2, vl_share=task_share), steps))
     progress = run_training(
         model,
-        PackedScenes(hashed, tokenizer, words, max_tokens=400),
+        PackedScenes(stream, tokenizer, words, max_tokens=400),
         folder=folder,
         pad_id=0,
         steps=steps,
@@ -39,7 +51,7 @@ def run(folder: Path, *, steps: int, task_share: float = 0.5, seed: int = 4) -> 
         seed=seed,
         save_every_s=0.0,
     )
-    return model, progress, hashed
+    return model, progress, data
 
 
 def changed_adapters(model: Any) -> set[str]:
@@ -92,21 +104,32 @@ def test_careless_typing_keeps_the_answer() -> None:
 def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     for task in ("object", "vl"):
         (tmp_path / task).mkdir()
-    card = {
-        **vars(changed(Recipe(), {"steps": 3})),
-        "recipe": "scenes-1",
-        "base": NAME,
-        "data_sha256": "abc",
-        "samples": 3,
-        "answers": 30,
-        "threads": 2,
-        "seconds": 120.0,
-        "scores": {"n": 5, "seed": 1, **dict.fromkeys(("count", "existence", "relation", "text"), 0.5)}
-        | {"base": dict.fromkeys(("count", "existence", "relation", "text"), 0.25)},
-    }
+    recipe = scaled(Recipe(), 7)
+    data = DataHash(words)
+    for stage in recipe.stages:
+        list(data.through(stage_samples(recipe, stage)))
+    kinds = ("count", "existence", "relation", "text")
+    card = run_card(recipe, data, curves=[[], []], seconds=120.0, processor_seconds=200.0, resumed=False)
+    card["scores"] = {"n": 5, "seed": 1, **dict.fromkeys(kinds, 0.5), "base": dict.fromkeys(kinds, 0.25)}
     cards.write(card, tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "3 steps, 30 answers" in text
+    assert f"7 steps, {data.answers} answers" in text
     assert "| base alone | 0.250 | 0.250 | 0.250 | 0.250 |" in text
-    assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 3
+    assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 7
     assert (tmp_path / "vl" / "description.txt").read_text().startswith("Relations")
+
+
+def test_a_shorter_run_keeps_the_proportions_of_its_stages() -> None:
+    whole = Recipe()
+    assert scaled(whole, whole.steps).stages == whole.stages
+    assert [stage.steps for stage in scaled(whole, 84).stages] == [60, 24]
+    assert [stage.steps for stage in scaled(whole, 1).stages] == [1]
+    assert scaled(whole, 1).steps == 1
+
+
+def test_stages_of_the_recipe_do_not_share_scenes() -> None:
+    recipe = Recipe(stages=(Stage(4, 1e-3, 1, 0.5, 0), Stage(4, 1e-3, 1, 0.5, 1000)))
+    first, second = (list(stage_samples(recipe, stage)) for stage in recipe.stages)
+    assert {s.scene for s in first}.isdisjoint({s.scene for s in second})
+    shipped = Recipe().stages
+    assert shipped[0].start + shipped[0].steps < shipped[1].start
