@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from serving.engine.graph import ExportedGraph
@@ -29,6 +30,27 @@ def _flushed(artifact: str, sizes: ShapeRange, sample: tuple[int, ...]) -> Expor
     return ExportedGraph(artifact, export, (Profile(shapes={"x": sizes}),), {"x": sample})
 
 
+def _tiny_mask2former() -> ExportedGraph:
+    def export(weights: WeightStore) -> Path:
+        from services.panoptic.export import OPSET, export_mask2former
+
+        def build(destination: Path) -> None:
+            export_mask2former("random:tiny", destination)
+
+        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+        return weights.derive(
+            "mask2former-tiny.onnx", key=f"random:tiny opset {OPSET} {made_by}", build=build
+        )
+
+    pixels = ShapeRange(min=(1, 3, 64, 64), opt=(2, 3, 64, 64), max=(8, 3, 64, 64))
+    return ExportedGraph(
+        "mask2former-tiny",
+        export,
+        (Profile(shapes={"pixel_values": pixels}),),
+        {"pixel_values": (2, 3, 64, 64)},
+    )
+
+
 GRAPHS: tuple[ExportedGraph, ...] = (
     _yolo("yolo26n"),
     _yolo("yolo26n-seg"),
@@ -50,4 +72,6 @@ GRAPHS: tuple[ExportedGraph, ...] = (
         (Profile(shapes={"x": ShapeRange(min=(1, 3, 48, 192), opt=(8, 3, 48, 192), max=(8, 3, 48, 192))}),),
         {"x": (2, 3, 48, 192)},
     ),
+    # The production architecture with random weights, small enough to build in a test.
+    _tiny_mask2former(),
 )

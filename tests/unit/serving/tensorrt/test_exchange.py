@@ -61,6 +61,18 @@ def test_a_plan_without_its_sidecar_has_not_arrived(store: PlanStore, tmp_path: 
     assert pull(other, str(there)).moved == [cut_off]
 
 
+def test_a_transfer_that_breaks_off_leaves_no_sidecar(store: PlanStore, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    for digest in digests(store):
+        (there / digest / f"{PLAN}.arriving").mkdir(
+            parents=True
+        )  # where the plan should go, something is in the way
+    with pytest.raises(TensorRTError, match="cannot write to"):
+        push(store, str(there))
+    assert not list(there.rglob(SIDECAR))
+    assert pull(PlanStore(tmp_path / "other"), str(there)).moved == []
+
+
 def test_a_damaged_plan_is_refused_on_either_side(store: PlanStore, tmp_path: Path) -> None:
     there, other = tmp_path / "there", PlanStore(tmp_path / "other")
     push(store, str(there))
