@@ -49,7 +49,7 @@ def settle_claims(
         sure_pixels[query] = np.count_nonzero(weighted >= np.float32(mask_threshold))
         wins = weighted > highest
         np.copyto(highest, weighted, where=wins)
-        owner[wins] = query
+        np.copyto(owner, np.int16(query), where=wins)
     won = np.bincount(owner.ravel() - NOBODY, minlength=len(sure_pixels) + 1)[1:]
     survives = _large_enough(won, sure_pixels, overlap_threshold)
     # Index -1, nobody's, is the last entry.
