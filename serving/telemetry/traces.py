@@ -1,8 +1,8 @@
 """OpenTelemetry spans: who makes them, and where they go.
 
 Every call has a trace id, so that its log lines can be found in every process; spans are recorded and exported
-only when a collector is named, since recording costs a busy gateway about a millisecond a request. Context crosses processes as W3C `traceparent` metadata, see
-`serving.interceptors`.
+only when a collector is named, since recording costs a busy gateway about a millisecond a request. Context
+crosses processes as W3C `traceparent` metadata, see `serving.interceptors`.
 """
 
 from __future__ import annotations
