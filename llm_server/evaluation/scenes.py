@@ -82,7 +82,7 @@ def evaluate(
     items: Sequence[Item],
     verbalize: Verbalize,
     *,
-    batch: int = 50,
+    batch: int = 20,
     max_new_tokens: int = 40,
     advance: Callable[[int], None] = lambda scenes: None,
 ) -> Scores:

@@ -36,20 +36,25 @@ RECIPE: Final = "scenes-1"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with its own schedule: ``steps`` scenes from number ``start`` of the stream on."""
+    """A stretch of training with its own schedule: ``steps`` scenes from number ``start`` of the stream on.
+
+    ``vl_share`` and ``backwards``: see :func:`llm_server.training.trainer.samples`.
+    """
 
     steps: int
     learning_rate: float
     warmup: int
     vl_share: float
     start: int
+    backwards: float = 1.0
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every knob of the run; the defaults are what the shipped adapters were trained with.
 
-    The first stage teaches everything; the second, gentler, mostly relations, which are the slowest to be learnt.
+    The first stage teaches everything; the others mostly relations, which are the slowest to be learnt, and of these
+    the third mostly "what is beside the car?".
     """
 
     seed: int = 0
@@ -60,6 +65,7 @@ class Recipe:
     stages: tuple[Stage, ...] = (
         Stage(steps=600, learning_rate=8e-4, warmup=30, vl_share=0.55, start=0),
         Stage(steps=240, learning_rate=4e-4, warmup=10, vl_share=0.85, start=1000),
+        Stage(steps=260, learning_rate=5e-4, warmup=10, vl_share=0.9, start=2000, backwards=5.0),
     )
 
     @property
@@ -131,7 +137,13 @@ class DataHash:
 
 def stage_samples(recipe: Recipe, stage: Stage) -> Iterator[Sample]:
     """What one stage trains on."""
-    stream = samples(recipe.seed, questions=recipe.questions, vl_share=stage.vl_share, start=stage.start)
+    stream = samples(
+        recipe.seed,
+        questions=recipe.questions,
+        vl_share=stage.vl_share,
+        start=stage.start,
+        backwards=stage.backwards,
+    )
     return islice(stream, stage.steps)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from llm_server.training import object_questions, vl_questions
+from llm_server.training import object_questions, relation_questions, vl_questions
 from llm_server.training.packed_attention import additive
 from llm_server.training.packing import IGNORED, Batch, Packed, Tokenizer, collate, pack
 from llm_server.training.question import TASKS, Family, Question, Task, draw_questions
@@ -39,11 +39,24 @@ class Sample:
     questions: tuple[Question, ...]
 
 
-def samples(seed: int, *, questions: int, vl_share: float, start: int = 0) -> Iterator[Sample]:
-    """The endless training stream of one seed: ``questions`` a scene at most, ``vl`` in ``vl_share`` of steps."""
+def samples(
+    seed: int, *, questions: int, vl_share: float, start: int = 0, backwards: float = 1.0
+) -> Iterator[Sample]:
+    """The endless training stream of one seed: ``questions`` a scene at most, ``vl`` in ``vl_share`` of steps.
+
+    ``backwards`` multiplies how often it is asked who or what does something to a thing: the answer stands before
+    the words that the question repeats, which is what a causal model is slowest to learn.
+    """
+    families = {
+        task: tuple(
+            replace(f, weight=f.weight * backwards) if f.draw is relation_questions.relation_subject else f
+            for f in FAMILIES[task]
+        )
+        for task in TASKS
+    }
     for rng, scene in scene_stream("train", seed, start):
         task: Task = "vl" if rng.random() < vl_share else "object"
-        drawn = draw_questions(rng, scene, FAMILIES[task], questions)
+        drawn = draw_questions(rng, scene, families[task], questions)
         if drawn:
             yield Sample(task, scene, tuple(typed_carelessly(rng, question) for question in drawn))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     for stage in recipe.stages:
         list(data.through(stage_samples(recipe, stage)))
     kinds = ("count", "existence", "relation", "text")
-    card = run_card(recipe, data, curves=[[], []], seconds=120.0, processor_seconds=200.0, resumed=False)
+    card = run_card(recipe, data, curves=[[], [], []], seconds=120.0, processor_seconds=200.0, resumed=False)
     card["scores"] = {"n": 5, "seed": 1, **dict.fromkeys(kinds, 0.5), "base": dict.fromkeys(kinds, 0.25)}
     cards.write(card, tmp_path)
     text = (tmp_path / "README.md").read_text()
@@ -122,7 +122,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
 def test_a_shorter_run_keeps_the_proportions_of_its_stages() -> None:
     whole = Recipe()
     assert scaled(whole, whole.steps).stages == whole.stages
-    assert [stage.steps for stage in scaled(whole, 84).stages] == [60, 24]
+    assert [stage.steps for stage in scaled(whole, 110).stages] == [60, 24, 26]
     assert [stage.steps for stage in scaled(whole, 1).stages] == [1]
     assert scaled(whole, 1).steps == 1
 
@@ -132,4 +132,13 @@ def test_stages_of_the_recipe_do_not_share_scenes() -> None:
     first, second = (list(stage_samples(recipe, stage)) for stage in recipe.stages)
     assert {s.scene for s in first}.isdisjoint({s.scene for s in second})
     shipped = Recipe().stages
-    assert shipped[0].start + shipped[0].steps < shipped[1].start
+    assert all(a.start + a.steps < b.start for a, b in pairwise(shipped))
+
+
+def test_a_stage_can_ask_backwards_more_often() -> None:
+    def share(backwards: float) -> float:
+        drawn = islice(samples(2, questions=6, vl_share=1.0, backwards=backwards), 60)
+        texts = [q.text for s in drawn for q in s.questions if q.kind == "relation"]
+        return sum(text.lower().startswith(("who is", "which object is")) for text in texts) / len(texts)
+
+    assert share(8.0) > 1.5 * share(1.0)
