@@ -146,8 +146,8 @@ def test_two_hundred_requests_at_concurrency_eight(
     def perceive(index: int) -> tuple[int, gateway_pb2.PerceiveResponse]:
         request = gateway_pb2.PerceiveRequest()
         request.image.data = pictures[index % len(pictures)]
-        request.options.budget.FromSeconds(30)
-        return index % len(pictures), polysight.Perceive(request, timeout=60)
+        request.options.budget.FromSeconds(60)
+        return index % len(pictures), polysight.Perceive(request, timeout=120)
 
     alone = {index: perceive(index)[1].verbalization.text for index in range(len(pictures))}
     assert len(set(alone.values())) >= 5, "the pictures are too alike to tell replies apart by their words"
