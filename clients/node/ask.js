@@ -1,6 +1,6 @@
 // Asks Polysight a question about a picture and prints one JSON object.
 //
-//     npm ci && npm run generate
+//     npm install && npm run generate
 //     node ask.js 127.0.0.1:50060 picture.jpg "How many people are in the picture?"
 
 import { readFile } from "node:fs/promises";
