@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from cli.connection import channel_to
-from cli.mesh import Mesh
+from cli.mesh import PROCESSES, Mesh
 from polysight.gateway.v1 import polysight_pb2_grpc as gateway_grpc
 
 
@@ -17,7 +17,9 @@ from polysight.gateway.v1 import polysight_pb2_grpc as gateway_grpc
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Started once a module; ends with every exit code 0."""
     logs: Path = tmp_path_factory.mktemp("logs")
-    mesh = Mesh.on_free_ports(logs)
+    # As on Kubernetes, a process that is told to stop looks away slowly: a call already on its way still finds it.
+    pauses = {f"{spec.env_prefix}DRAIN_PAUSE_S": "4" for spec in PROCESSES}
+    mesh = Mesh.on_free_ports(logs, environment=pauses)
     mesh.start()
     yield mesh
     codes = mesh.stop()
