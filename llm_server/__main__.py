@@ -42,7 +42,7 @@ def load(settings: LlmServerSettings) -> ServedModel:
     quiet()  # standard error is for log lines
     store = WeightStore()
     base = store.licence(base_model.ARTIFACT)
-    folder = base_model.checkpoint(store)
+    folder = base_model.served_checkpoint(store, settings.precision)
     return assemble(
         base_model.load_model(folder, settings.precision),
         base_model.load_tokenizer(folder),

@@ -3,13 +3,16 @@
 The checkpoint ships as GGUF (Q4_1 blocks) inside a registry package. It is dequantised once to float32 safetensors,
 kept in the weight store, and from there loaded as:
 
-- ``nf4``: bitsandbytes 4-bit NormalFloat with double quantisation, computing in bfloat16: what is served;
+- ``nf4``: bitsandbytes 4-bit NormalFloat with double quantisation, computing in bfloat16: what is served.
+  Quantising takes seconds of every start, so the quantised checkpoint is kept as well;
 - ``nf4-dequantised``: the very values of ``nf4`` as plain bfloat16 layers: what adapters are trained on;
 - ``bf16`` and ``fp32``: not quantised.
 """
 
 from __future__ import annotations
 
+import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -58,8 +61,23 @@ def checkpoint(store: Store) -> Path:
     )
 
 
-#: The same under the name that the `polysight weights` command knows.
-prepare_base = checkpoint
+def served_checkpoint(store: Store, precision: Precision) -> Path:
+    """The checkpoint to serve in ``precision``: for ``nf4`` one that is quantised already, made the first time."""
+    folder = checkpoint(store)
+    if precision != "nf4":
+        return folder
+    sha256 = store.licence(ARTIFACT).sha256
+    libraries = f"transformers {transformers.__version__} bitsandbytes {version('bitsandbytes')}"
+    return store.derive(
+        f"{NAME.lower()}-nf4",
+        key=f"nf4-double-quantised-1 {sha256} {libraries}",
+        build=lambda place: quantise(folder, place),
+    )
+
+
+def prepare_base(store: Store) -> Path:
+    """Makes what serving needs ahead of time; the name that the `polysight weights` command knows."""
+    return served_checkpoint(store, "nf4")
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -74,6 +92,13 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def quantise(folder: Path, place: Path) -> None:
+    """Writes the checkpoint of ``folder`` to ``place`` with its linear layers in NF4, and the tokenizer beside it."""
+    model = load_model(folder, "nf4")
+    model.save_pretrained(place)
+    load_tokenizer(folder).save_pretrained(place)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a checkpoint folder."""
     return AutoTokenizer.from_pretrained(folder)
@@ -83,12 +108,17 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
     """The base in evaluation mode on the CPU, frozen.
 
     Args:
-        folder: what :func:`checkpoint` returned.
+        folder: what :func:`checkpoint` or :func:`served_checkpoint` returned. One that is quantised already can
+            only be loaded as ``nf4`` or ``nf4-dequantised``; ValueError otherwise.
         precision: see the module.
         attention: name of an attention implementation that transformers knows.
     """
     arguments: dict[str, Any] = {"attn_implementation": attention}
-    if precision in ("nf4", "nf4-dequantised"):
+    four_bit = precision in ("nf4", "nf4-dequantised")
+    stored = _is_quantised(folder)
+    if stored and not four_bit:
+        raise ValueError(f"{folder} is quantised to 4 bits and cannot be loaded as {precision}")
+    if four_bit and not stored:
         quantisation: Any = BitsAndBytesConfig  # untyped
         arguments["quantization_config"] = quantisation(
             load_in_4bit=True,
@@ -96,6 +126,7 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
+    if four_bit:
         arguments["device_map"] = {"": "cpu"}
     arguments["dtype"] = torch.float32 if precision == "fp32" else torch.bfloat16
     model: Any = AutoModelForCausalLM.from_pretrained(folder, **arguments)
@@ -137,6 +168,11 @@ def dequantised(model: Any) -> Any:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model
+
+
+def _is_quantised(folder: Path) -> bool:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "quantization_config" in config
 
 
 def _four_bit(model: nn.Module) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit
 
 from llm_server import base_model
-from llm_server.tiny_model import tiny_model
+from llm_server.tiny_model import tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(12)[None]
 
@@ -19,6 +19,7 @@ TOKENS = torch.arange(12)[None]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("checkpoint")
     tiny_model(320, seed=5).save_pretrained(place)
+    tiny_tokenizer().save_pretrained(place)
     return place
 
 
@@ -35,6 +36,23 @@ def test_dequantised_layers_give_what_the_served_layers_give(folder: Path) -> No
     torch.testing.assert_close(logits(plain), logits(served), rtol=0, atol=0)
     whole = logits(base_model.load_model(folder, "fp32"))
     assert (logits(served) - whole).abs().max() > 1e-3, "quantisation must be seen, or it was not done"
+
+
+def test_a_stored_quantised_checkpoint_is_what_quantising_at_the_start_gives(
+    folder: Path, tmp_path: Path
+) -> None:
+    stored = tmp_path / "nf4"
+    base_model.quantise(folder, stored)
+    torch.testing.assert_close(
+        logits(base_model.load_model(stored, "nf4")),
+        logits(base_model.load_model(folder, "nf4")),
+        rtol=0,
+        atol=0,
+    )
+    assert sum(isinstance(m, Linear4bit) for m in base_model.load_model(stored, "nf4").modules()) == 14
+    assert base_model.load_tokenizer(stored).get_vocab() == base_model.load_tokenizer(folder).get_vocab()
+    with pytest.raises(ValueError, match="quantised to 4 bits"):
+        base_model.load_model(stored, "fp32")
 
 
 def test_weight_packing_is_off_so_that_gradients_survive_an_evaluation(folder: Path) -> None:
@@ -83,3 +101,7 @@ def test_conversion_is_derived_once_from_the_verified_file(tmp_path: Path) -> No
     store = Store()
     assert base_model.checkpoint(store) == tmp_path / "smollm2-135m-instruct"
     assert Info.sha256 in store.keys[0]
+    assert base_model.served_checkpoint(store, "bf16") == tmp_path / "smollm2-135m-instruct"
+    assert base_model.served_checkpoint(store, "nf4") == tmp_path / "smollm2-135m-instruct-nf4"
+    assert len(set(store.keys)) == 2
+    assert all(Info.sha256 in key for key in store.keys)
