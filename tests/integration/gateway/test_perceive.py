@@ -186,7 +186,8 @@ async def test_experts_hear_of_their_budget_as_a_deadline(jpeg: Jpeg) -> None:
     async with DummyMesh() as mesh:
         mesh.experts["ocr"].act = note
         await mesh.polysight.Perceive(perceive(jpeg(1), budget_ms=3000))
-    assert 2.5 < left[0] <= 3.0
+    # gRPC carries a deadline in whole steps of a millisecond or more, rounded up.
+    assert 2.5 < left[0] < 3.1
 
 
 async def test_a_stalled_expert_hears_that_nobody_waits_any_more(jpeg: Jpeg) -> None:
