@@ -26,11 +26,8 @@ import argparse
 import contextlib
 import io
 import json
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +35,13 @@ from typing import Any
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.table import Table
 
+from bench.expert_process import ExpertProcess
 from polysight.common.v1 import geometry_pb2, image_pb2
 from polysight.vision.v1 import detection_pb2, detection_pb2_grpc, panoptic_pb2, panoptic_pb2_grpc
 from serving.coco import COCO_80
@@ -54,7 +51,6 @@ from serving.weights.yolo_export import unexpected_globals
 
 LEAST_SCORE = 0.001
 MOST_OBJECTS = 300
-_START_TIMEOUT_S = 300.0
 
 Found = dict[str, Any]
 """One detection as pycocotools reads it: image_id, category_id, score, bbox (xywh, pixels) or segmentation (RLE)."""
@@ -115,35 +111,12 @@ class Accuracy:
 @contextlib.contextmanager
 def expert(name: str, service: str) -> Iterator[grpc.Channel]:
     """The process `services.NAME` on a free port, warmed up, and a channel to it; ends with it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    prefix = name.upper()
-    environment = {f"{prefix}_PORT": str(port), f"{prefix}_METRICS_PORT": "0", f"{prefix}_LOG_LEVEL": "error"}
     options = [("grpc.max_receive_message_length", DEFAULT_MAX_MESSAGE_BYTES)]
-    with subprocess.Popen(
-        [sys.executable, "-m", f"services.{name}"], env=os.environ | environment
-    ) as process:
-        try:
-            with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-                _wait_until_serving(process, channel, service)
-                yield channel
-        finally:
-            process.terminate()
-
-
-def _wait_until_serving(process: subprocess.Popen[bytes], channel: grpc.Channel, service: str) -> None:
-    health: Any = health_pb2_grpc.HealthStub(channel)
-    give_up = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < give_up:
-        if process.poll() is not None:
-            raise RuntimeError(f"{service} ended with code {process.returncode} before it served")
-        with contextlib.suppress(grpc.RpcError):  # it does not listen yet
-            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"{service} did not serve within {_START_TIMEOUT_S:.0f} s")
+    with (
+        ExpertProcess(name, service) as process,
+        grpc.insecure_channel(process.address, options=options) as channel,
+    ):
+        yield channel
 
 
 def served(truth: Truth) -> Accuracy:

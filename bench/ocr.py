@@ -36,14 +36,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.text_pages import text_pages
+from bench.timed_engine import TimedEngine
 from services.ocr.geometry import Quad
 from services.ocr.model import OcrModel, OcrParams
 from services.ocr.prepare import prepared_model, read_charset
 from services.ocr.reading_order import reading_order
-from serving.engine import Engine, OnnxRuntimeEngine, TensorSpec
+from serving.engine import OnnxRuntimeEngine
 from serving.image import decode_image
 from serving.weights import WeightStore
 
@@ -81,39 +81,6 @@ class _Times:
 
     def stage(self, name: str) -> float:
         return statistics.median(split.get(name, 0.0) for split in self.splits)
-
-
-class TimedEngine:
-    """An `Engine` that adds up the seconds spent in `run`."""
-
-    def __init__(self, inner: Engine) -> None:
-        self._inner = inner
-        self.seconds = 0.0
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inner.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._inner.outputs
-
-    @property
-    def max_batch(self) -> int:
-        return self._inner.max_batch
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        start = time.perf_counter()
-        outputs = self._inner.run(inputs)
-        self.seconds += time.perf_counter() - start
-        return outputs
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def our_pipeline(threads: int) -> Pipeline:
