@@ -28,7 +28,7 @@ from polysight.common.v1 import image_pb2 as polysight_dot_common_dot_v1_dot_ima
 from polysight.common.v1 import model_pb2 as polysight_dot_common_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#polysight/vision/v1/detection.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\xe9\x01\n\rDetectRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12-\n\x0fscore_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\'\n\x0emax_detections\x18\x03 \x01(\rB\n\xbaH\x07*\x05\x18\xe8\x07(\x01H\x01\x88\x01\x01\x12&\n\nvocabulary\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80 \"\x07r\x05\x10\x01\x18\x80\x02\x42\x12\n\x10_score_thresholdB\x11\n\x0f_max_detections\"\x96\x01\n\tDetection\x12%\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08label_id\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\x12\x1d\n\x10vocabulary_index\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x13\n\x11_vocabulary_index\"?\n\x0eVocabularyTerm\x12\x0c\n\x04term\x18\x01 \x01(\t\x12\x0f\n\x07visible\x18\x02 \x01(\x08\x12\x0e\n\x06labels\x18\x03 \x03(\t\"\x85\x02\n\x0e\x44\x65tectResponse\x12\x32\n\ndetections\x18\x01 \x03(\x0b\x32\x1e.polysight.vision.v1.Detection\x12\x37\n\nvocabulary\x18\x02 \x03(\x0b\x32#.polysight.vision.v1.VocabularyTerm\x12\x13\n\x0bimage_width\x18\x03 \x01(\r\x12\x14\n\x0cimage_height\x18\x04 \x01(\r\x12-\n\x07timings\x18\x05 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x06 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\"!\n\x1f\x44\x65tectionServiceDescribeRequest\"^\n DetectionServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\xde\x01\n\x10\x44\x65tectionService\x12Q\n\x06\x44\x65tect\x12\".polysight.vision.v1.DetectRequest\x1a#.polysight.vision.v1.DetectResponse\x12w\n\x08\x44\x65scribe\x12\x34.polysight.vision.v1.DetectionServiceDescribeRequest\x1a\x35.polysight.vision.v1.DetectionServiceDescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#polysight/vision/v1/detection.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\xbb\x03\n\rDetectRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12-\n\x0fscore_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\'\n\x0emax_detections\x18\x03 \x01(\rB\n\xbaH\x07*\x05\x18\x80 (\x01H\x01\x88\x01\x01\x12&\n\nvocabulary\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80 \"\x07r\x05\x10\x01\x18\x80\x02\x12\x16\n\x0e\x63lass_agnostic\x18\x05 \x01(\x08\x12@\n\rimage_queries\x18\x06 \x03(\x0b\x32\x1f.polysight.vision.v1.ImageQueryB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12+\n\riou_threshold\x18\x07 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x02\x88\x01\x01\x12\x37\n\x07profile\x18\x08 \x01(\x0e\x32\x1c.polysight.common.v1.ProfileB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x12\n\x10_score_thresholdB\x11\n\x0f_max_detectionsB\x10\n\x0e_iou_threshold\"f\n\nImageQuery\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12%\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x18.polysight.common.v1.Box\"\xf4\x01\n\tDetection\x12%\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08label_id\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\x12\x1d\n\x10vocabulary_index\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11image_query_index\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nobjectness\x18\x07 \x01(\x02H\x02\x88\x01\x01\x42\x13\n\x11_vocabulary_indexB\x14\n\x12_image_query_indexB\r\n\x0b_objectness\"M\n\x0eVocabularyTerm\x12\x0c\n\x04term\x18\x01 \x01(\t\x12\x0f\n\x07visible\x18\x02 \x01(\x08\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\"\xd0\x02\n\x0e\x44\x65tectResponse\x12\x32\n\ndetections\x18\x01 \x03(\x0b\x32\x1e.polysight.vision.v1.Detection\x12\x37\n\nvocabulary\x18\x02 \x03(\x0b\x32#.polysight.vision.v1.VocabularyTerm\x12\x13\n\x0bimage_width\x18\x03 \x01(\r\x12\x14\n\x0cimage_height\x18\x04 \x01(\r\x12-\n\x07timings\x18\x05 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x06 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\x12-\n\x07profile\x18\x07 \x01(\x0e\x32\x1c.polysight.common.v1.Profile\x12\x1a\n\x12vocabulary_version\x18\x08 \x01(\t\"!\n\x1f\x44\x65tectionServiceDescribeRequest\"\xf9\x01\n DetectionServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription\x12:\n\x0eown_vocabulary\x18\x02 \x01(\x0b\x32\".polysight.vision.v1.OwnVocabulary\x12\x16\n\x0e\x63lass_agnostic\x18\x03 \x01(\x08\x12\x15\n\rimage_queries\x18\x04 \x01(\x08\x12.\n\x08profiles\x18\x05 \x03(\x0e\x32\x1c.polysight.common.v1.Profile\"t\n\rOwnVocabulary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x10\n\x08\x64istinct\x18\x04 \x01(\r\x12\x10\n\x08template\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\r2\xde\x01\n\x10\x44\x65tectionService\x12Q\n\x06\x44\x65tect\x12\".polysight.vision.v1.DetectRequest\x1a#.polysight.vision.v1.DetectResponse\x12w\n\x08\x44\x65scribe\x12\x34.polysight.vision.v1.DetectionServiceDescribeRequest\x1a\x35.polysight.vision.v1.DetectionServiceDescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,21 +40,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTREQUEST'].fields_by_name['score_threshold']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['score_threshold']._serialized_options = b'\272H\014\n\n\035\000\000\200?-\000\000\000\000'
   _globals['_DETECTREQUEST'].fields_by_name['max_detections']._loaded_options = None
-  _globals['_DETECTREQUEST'].fields_by_name['max_detections']._serialized_options = b'\272H\007*\005\030\350\007(\001'
+  _globals['_DETECTREQUEST'].fields_by_name['max_detections']._serialized_options = b'\272H\007*\005\030\200 (\001'
   _globals['_DETECTREQUEST'].fields_by_name['vocabulary']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['vocabulary']._serialized_options = b'\272H\017\222\001\014\020\200 \"\007r\005\020\001\030\200\002'
+  _globals['_DETECTREQUEST'].fields_by_name['image_queries']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['image_queries']._serialized_options = b'\272H\005\222\001\002\020\020'
+  _globals['_DETECTREQUEST'].fields_by_name['iou_threshold']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['iou_threshold']._serialized_options = b'\272H\014\n\n\035\000\000\200?-\000\000\000\000'
+  _globals['_DETECTREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['profile']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_IMAGEQUERY'].fields_by_name['image']._loaded_options = None
+  _globals['_IMAGEQUERY'].fields_by_name['image']._serialized_options = b'\272H\003\310\001\001'
   _globals['_DETECTREQUEST']._serialized_start=192
-  _globals['_DETECTREQUEST']._serialized_end=425
-  _globals['_DETECTION']._serialized_start=428
-  _globals['_DETECTION']._serialized_end=578
-  _globals['_VOCABULARYTERM']._serialized_start=580
-  _globals['_VOCABULARYTERM']._serialized_end=643
-  _globals['_DETECTRESPONSE']._serialized_start=646
-  _globals['_DETECTRESPONSE']._serialized_end=907
-  _globals['_DETECTIONSERVICEDESCRIBEREQUEST']._serialized_start=909
-  _globals['_DETECTIONSERVICEDESCRIBEREQUEST']._serialized_end=942
-  _globals['_DETECTIONSERVICEDESCRIBERESPONSE']._serialized_start=944
-  _globals['_DETECTIONSERVICEDESCRIBERESPONSE']._serialized_end=1038
-  _globals['_DETECTIONSERVICE']._serialized_start=1041
-  _globals['_DETECTIONSERVICE']._serialized_end=1263
+  _globals['_DETECTREQUEST']._serialized_end=635
+  _globals['_IMAGEQUERY']._serialized_start=637
+  _globals['_IMAGEQUERY']._serialized_end=739
+  _globals['_DETECTION']._serialized_start=742
+  _globals['_DETECTION']._serialized_end=986
+  _globals['_VOCABULARYTERM']._serialized_start=988
+  _globals['_VOCABULARYTERM']._serialized_end=1065
+  _globals['_DETECTRESPONSE']._serialized_start=1068
+  _globals['_DETECTRESPONSE']._serialized_end=1404
+  _globals['_DETECTIONSERVICEDESCRIBEREQUEST']._serialized_start=1406
+  _globals['_DETECTIONSERVICEDESCRIBEREQUEST']._serialized_end=1439
+  _globals['_DETECTIONSERVICEDESCRIBERESPONSE']._serialized_start=1442
+  _globals['_DETECTIONSERVICEDESCRIBERESPONSE']._serialized_end=1691
+  _globals['_OWNVOCABULARY']._serialized_start=1693
+  _globals['_OWNVOCABULARY']._serialized_end=1809
+  _globals['_DETECTIONSERVICE']._serialized_start=1812
+  _globals['_DETECTIONSERVICE']._serialized_end=2034
 # @@protoc_insertion_point(module_scope)
