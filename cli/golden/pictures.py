@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cli.golden.record import Case
 from cli.golden.sets import Tensors
-from llm_server.clip_positions import stretch_positions
+from llm_server.models.clip_positions import stretch_positions
 from llm_server.prompts.pixels import squash_demo, squash_eval
 
 

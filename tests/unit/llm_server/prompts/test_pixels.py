@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, Resize
 
-from llm_server.clip_positions import stretch_positions
+from llm_server.models.clip_positions import stretch_positions
 from llm_server.prompts.pixels import (
     image_tokens,
     normalisation_tables,
