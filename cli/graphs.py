@@ -51,6 +51,27 @@ def _tiny_mask2former() -> ExportedGraph:
     )
 
 
+def _tiny_psgtr() -> ExportedGraph:
+    def export(weights: WeightStore) -> Path:
+        from services.scene_graph.export import OPSET, export_psgtr
+
+        def build(destination: Path) -> None:
+            export_psgtr("random:tiny", destination)
+
+        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+        return weights.derive("psgtr-tiny.onnx", key=f"random:tiny opset {OPSET} {made_by}", build=build)
+
+    # Sides follow the picture, in steps of 32.
+    pixels = ShapeRange(min=(1, 3, 32, 32), opt=(2, 3, 64, 96), max=(8, 3, 96, 96))
+    mask = ShapeRange(min=(1, 32, 32), opt=(2, 64, 96), max=(8, 96, 96))
+    return ExportedGraph(
+        "psgtr-tiny",
+        export,
+        (Profile(shapes={"pixel_values": pixels, "pixel_mask": mask}),),
+        {"pixel_values": (2, 3, 64, 96), "pixel_mask": (2, 64, 96)},
+    )
+
+
 GRAPHS: tuple[ExportedGraph, ...] = (
     _yolo("yolo26n"),
     _yolo("yolo26n-seg"),
@@ -74,4 +95,5 @@ GRAPHS: tuple[ExportedGraph, ...] = (
     ),
     # The production architecture with random weights, small enough to build in a test.
     _tiny_mask2former(),
+    _tiny_psgtr(),
 )
