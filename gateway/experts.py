@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from polysight.common.v1 import geometry_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
+from serving.interceptors.client import Telling
 
 ExpertId: TypeAlias = polysight_pb2.Expert
 Result: TypeAlias = (
@@ -174,10 +175,11 @@ EXPERT_NAMED: dict[str, ExpertId] = {kind.name: kind.expert for kind in KINDS}
 
 
 class RemoteExpert:
-    """An expert in another process."""
+    """An expert in another process, over a channel without interceptors: four calls a request make them dear."""
 
     def __init__(self, kind: ExpertKind, channel: grpc.aio.Channel) -> None:
         self._kind = kind
+        self._telling = Telling()
         # No serializer: requests are bytes already (see ImageField).
         self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, Result] = channel.unary_unary(
             kind.method, request_serializer=None, response_deserializer=kind.parse
@@ -186,4 +188,7 @@ class RemoteExpert:
     async def call(self, image: ImageField, options: ExpertOptions, timeout_s: float) -> ExpertReply:
         """Ask over gRPC. Raises grpc.RpcError."""
         request = image.request(self._kind.options(options).SerializeToString())
-        return ExpertReply(await self._call(request, timeout=timeout_s))
+        span, metadata = self._telling.begin(self._kind.method)
+        call = self._call(request, timeout=timeout_s, metadata=metadata)
+        self._telling.end_with(span, call)
+        return ExpertReply(await call)

@@ -61,6 +61,7 @@ def build(settings: GatewaySettings, metrics: Metrics) -> Gateway:
             settings.addresses[kind.name],
             max_message_bytes=settings.max_message_bytes,
             health_service=service,
+            intercepted=False,
         )
         channels.append(channel)
         experts[kind.expert] = RemoteExpert(kind, channel)

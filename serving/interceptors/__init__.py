@@ -7,6 +7,7 @@ from opentelemetry.trace import TracerProvider
 
 from serving.field_rules import FieldRules
 from serving.interceptors.admit import AdmitInterceptor
+from serving.interceptors.around import Chain
 from serving.interceptors.client import client_interceptors
 from serving.interceptors.errors import ErrorsInterceptor
 from serving.interceptors.identify import IdentifyInterceptor
@@ -21,17 +22,21 @@ __all__ = ["client_interceptors", "server_interceptors"]
 def server_interceptors(
     metrics: Metrics, *, admit: AdmitInterceptor | None = None, provider: TracerProvider | None = None
 ) -> list[grpc.aio.ServerInterceptor]:
-    """The interceptors of a server, outermost first.
+    """The interceptors of a server, as one; inside it, outermost first:
 
     Id, then span, so that the log line has both; the line and the counters see the code that the errors
     interceptor puts on the wire; admission comes before validation, so that a busy server does not check what
     it refuses.
     """
     return [
-        IdentifyInterceptor(),
-        TraceInterceptor(provider),
-        ObserveInterceptor(metrics),
-        ErrorsInterceptor(),
-        *([] if admit is None else [admit]),
-        ValidateInterceptor(FieldRules()),
+        Chain(
+            [
+                IdentifyInterceptor(),
+                TraceInterceptor(provider),
+                ObserveInterceptor(metrics),
+                ErrorsInterceptor(),
+                *([] if admit is None else [admit]),
+                ValidateInterceptor(FieldRules()),
+            ]
+        )
     ]

@@ -7,13 +7,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from serving.errors import NotReadyError, QueueFullError
-from serving.interceptors.around import AroundInterceptor, Behaviour, Context
+from serving.interceptors.around import Behaviour, Context
 
 _RETRY_WARMING_S: Final = 1.0
 _RETRY_BUSY_S: Final = 0.1
 
 
-class AdmitInterceptor(AroundInterceptor):
+class AdmitInterceptor:
     """Health, reflection and channelz always pass: a busy server is still a healthy one."""
 
     def __init__(self, max_calls: int) -> None:

@@ -10,11 +10,10 @@ context.
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import grpc
 
@@ -30,10 +29,9 @@ def is_plumbing(method: str) -> bool:
     return method.startswith(_PLUMBING)
 
 
-class AroundInterceptor(grpc.aio.ServerInterceptor):
-    """A server interceptor that says only what happens around a call of the mesh's own services."""
+class Around(Protocol):
+    """What happens around a call of the mesh's own services."""
 
-    @abstractmethod
     async def around(self, method: str, behaviour: Behaviour, request: Any, context: Context) -> Any:
         """Run `behaviour(request, context)` and return what it returns.
 
@@ -41,28 +39,42 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         and the result is None.
         """
 
+
+class Chain(grpc.aio.ServerInterceptor):
+    """Several of them as one interceptor, outermost first; gRPC's own services pass by.
+
+    One, because grpc.aio walks its list anew for each call: here a method's handler is wrapped the first time that it
+    is called, and found by its name from then on.
+    """
+
+    def __init__(self, links: Sequence[Around]) -> None:
+        self._links = tuple(links)
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler; an unknown method stays unknown."""
-        handler = await continuation(handler_call_details)
+        """The wrapped handler; an unknown method stays unknown, and is not remembered."""
         method = handler_call_details.method
+        if (wrapped := self._wrapped.get(method)) is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
         if handler is None or is_plumbing(method):
             return handler
+        wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         make, behaviour = _shape(handler)
+        for link in reversed(self._links):
+            behaviour = partial(link.around, method, behaviour)
         return make(
-            partial(_call, self.around, method, behaviour),
+            behaviour,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
-
-
-async def _call(around: Any, method: str, behaviour: Behaviour, request: Any, context: Context) -> Any:
-    # A function of its own: grpc.aio asks `iscoroutinefunction` of what it gets, and a partial of this one
-    # is.
-    return await around(method, behaviour, request, context)
 
 
 def _shape(handler: Any) -> tuple[Callable[..., grpc.RpcMethodHandler[Any, Any]], Behaviour]:

@@ -6,7 +6,7 @@ A call made outside of any request (the command line, a probe) begins a request 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import grpc
@@ -17,6 +17,7 @@ from serving.interceptors.trace import rpc_attributes
 from serving.request_id import REQUEST_ID_HEADER, current_request_id, new_request_id
 
 Details = grpc.aio.ClientCallDetails
+Metadata = grpc.aio.Metadata
 
 
 def client_interceptors(provider: TracerProvider | None = None) -> list[grpc.aio.ClientInterceptor]:
@@ -24,37 +25,51 @@ def client_interceptors(provider: TracerProvider | None = None) -> list[grpc.aio
     return [UnaryUnaryTelling(provider), UnaryStreamTelling(provider)]
 
 
-class _Telling:
-    """Starts the client's span and writes the metadata. Also keeps the tasks that end spans alive."""
+class Telling:
+    """Starts the client's span and writes the metadata; for the interceptors, and for a caller without them.
+
+    `provider` makes the spans, the process's own by default. It also keeps the tasks alive that end spans.
+    """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._tracer = (provider or get_tracer_provider()).get_tracer("polysight")
         self._ending: set[asyncio.Task[None]] = set()
 
-    def _begin(self, details: Details) -> tuple[Span, Details]:
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+    def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]] = ()) -> tuple[Span, Metadata]:
+        """A span for `/package.Service/Method`, and `metadata` with request id and trace context added."""
         span = self._tracer.start_span(
             method.removeprefix("/"), kind=SpanKind.CLIENT, attributes=rpc_attributes(method)
         )
-        metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        if metadata.get(REQUEST_ID_HEADER) is None:
-            metadata.add(REQUEST_ID_HEADER, current_request_id() or new_request_id())
+        told = Metadata(*metadata)
+        if told.get(REQUEST_ID_HEADER) is None:
+            told.add(REQUEST_ID_HEADER, current_request_id() or new_request_id())
         carrier: dict[str, str] = {}
         propagate.inject(carrier, context=trace.set_span_in_context(span))
         for key, value in carrier.items():
-            metadata[key] = value
+            told[key] = value
+        return span, told
+
+    def end_with(self, span: Span, call: grpc.aio.Call) -> None:
+        """End `span` once `call` is done, if anybody records it."""
+        if span.is_recording():
+            call.add_done_callback(lambda _: self._end_later(span, call))
+
+    def intercepted(self, details: Details) -> tuple[Span, Details]:
+        """The same for what an interceptor gets."""
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        span, metadata = self.begin(method, details.metadata or ())
         return span, Details(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
 
-    def _end_with(self, call: grpc.aio.Call, span: Span) -> None:
-        """End `span` once `call` is done; the code of a finished call is there at once, but only by awaiting."""
+    def _end_later(self, span: Span, call: grpc.aio.Call) -> None:
+        # The code of a finished call is there at once, but only by awaiting.
         task = asyncio.ensure_future(_end(call, span))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
 
-class UnaryUnaryTelling(_Telling, grpc.aio.UnaryUnaryClientInterceptor):
+class UnaryUnaryTelling(Telling, grpc.aio.UnaryUnaryClientInterceptor):
     """For calls with one reply."""
 
     async def intercept_unary_unary(
@@ -64,13 +79,13 @@ class UnaryUnaryTelling(_Telling, grpc.aio.UnaryUnaryClientInterceptor):
         request: Any,
     ) -> grpc.aio.UnaryUnaryCall[Any, Any]:
         """Add metadata and a span; the call itself is handed on untouched."""
-        span, details = self._begin(client_call_details)
+        span, details = self.intercepted(client_call_details)
         call = await continuation(details, request)
-        call.add_done_callback(lambda _: self._end_with(call, span))
+        self.end_with(span, call)
         return call
 
 
-class UnaryStreamTelling(_Telling, grpc.aio.UnaryStreamClientInterceptor):
+class UnaryStreamTelling(Telling, grpc.aio.UnaryStreamClientInterceptor):
     """For calls whose replies stream."""
 
     async def intercept_unary_stream(
@@ -80,9 +95,9 @@ class UnaryStreamTelling(_Telling, grpc.aio.UnaryStreamClientInterceptor):
         request: Any,
     ) -> AsyncIterator[Any] | grpc.aio.UnaryStreamCall[Any, Any]:
         """Add metadata and a span; the call itself is handed on untouched."""
-        span, details = self._begin(client_call_details)
+        span, details = self.intercepted(client_call_details)
         call = await continuation(details, request)
-        call.add_done_callback(lambda _: self._end_with(call, span))
+        self.end_with(span, call)
         return call
 
 

@@ -10,7 +10,7 @@ import structlog
 from google.rpc import code_pb2, status_pb2
 
 from serving.errors import DETAILS_METADATA_KEY, to_status
-from serving.interceptors.around import AroundInterceptor, Behaviour, Context
+from serving.interceptors.around import Behaviour, Context
 from serving.interceptors.metadata import add_trailer, trailers
 from serving.request_id import REQUEST_ID_HEADER, current_request_id
 
@@ -19,7 +19,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 log = structlog.get_logger(__name__)
 
 
-class ErrorsInterceptor(AroundInterceptor):
+class ErrorsInterceptor:
     """Ends a failed call with a `google.rpc.Status`, before or between the messages of its stream.
 
     A cancelled call and one that the handler aborted itself pass. An exception that is not in the contract is

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.interceptors.around import AroundInterceptor, Behaviour, Context
+from serving.interceptors.around import Behaviour, Context
 from serving.interceptors.metadata import add_trailer, received
 from serving.request_id import REQUEST_ID_HEADER, accept_request_id, set_request_id
 
 
-class IdentifyInterceptor(AroundInterceptor):
+class IdentifyInterceptor:
     """Outermost, so that everything inside knows the id."""
 
     async def around(self, method: str, behaviour: Behaviour, request: Any, context: Context) -> Any:

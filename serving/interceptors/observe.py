@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
-from serving.interceptors.around import AroundInterceptor, Behaviour, Context
+from serving.interceptors.around import Behaviour, Context
 from serving.telemetry.metrics import Metrics
 
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -17,7 +17,7 @@ _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 log = structlog.get_logger(__name__)
 
 
-class ObserveInterceptor(AroundInterceptor):
+class ObserveInterceptor:
     """Outside of the errors interceptor, so that it sees the code that the caller sees."""
 
     def __init__(self, metrics: Metrics) -> None:

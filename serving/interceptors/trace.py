@@ -10,7 +10,7 @@ from opentelemetry import propagate
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer_provider
 
-from serving.interceptors.around import AroundInterceptor, Behaviour, Context
+from serving.interceptors.around import Behaviour, Context
 from serving.interceptors.observe import code_name
 
 # The codes that a server's span marks as failed: the others are the caller's doing, or nobody's.
@@ -20,7 +20,7 @@ _FAULTS: Final = {
 }
 
 
-class TraceInterceptor(AroundInterceptor):
+class TraceInterceptor:
     """Inside the request id, outside of everything else."""
 
     def __init__(self, provider: TracerProvider | None = None) -> None:

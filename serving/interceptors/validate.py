@@ -8,10 +8,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from serving.field_rules import FieldRules
-from serving.interceptors.around import AroundInterceptor, Behaviour, Context
+from serving.interceptors.around import Behaviour, Context
 
 
-class ValidateInterceptor(AroundInterceptor):
+class ValidateInterceptor:
     """Innermost. Streamed requests pass: none of the mesh's services has any."""
 
     def __init__(self, rules: FieldRules) -> None:
