@@ -99,11 +99,11 @@ def absent_name(rng: random.Random, scene: Scene) -> str:
             return name
 
 
-def count(rng: random.Random, scene: Scene) -> Question | None:
-    """How many of a class: 0 to 8, mostly those that are there more than once."""
+def count(rng: random.Random, scene: Scene, *, absent_share: float = 0.12) -> Question | None:
+    """How many of a class: 1 to 8, mostly those that are there more than once; 0 in ``absent_share`` of cases."""
     counts = scene.counts()
     names = _countable(scene)
-    absent = not names or rng.random() < 0.12
+    absent = not names or rng.random() < absent_share
     name = (
         absent_name(rng, scene)
         if absent

@@ -26,35 +26,32 @@ from llm_server import base_model
 from llm_server.prompts.chatml import SYSTEM
 from llm_server.training import cards
 from llm_server.training.fused_lora import fuse, unfuse
+from llm_server.training.mixture import Mixture, Sample, samples
 from llm_server.training.packed_attention import register
 from llm_server.training.question import TASKS
 from llm_server.training.scenes import Verbalize
-from llm_server.training.trainer import PackedScenes, Sample, run_training, samples, save_adapters
+from llm_server.training.trainer import PackedScenes, run_training, save_adapters
 
 RECIPE: Final = "scenes-1"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with its own schedule: ``steps`` scenes from number ``start`` of the stream on.
-
-    ``vl_share`` and ``backwards``: see :func:`llm_server.training.trainer.samples`.
-    """
+    """A stretch of training with its own schedule: ``steps`` scenes from number ``start`` of the stream on."""
 
     steps: int
     learning_rate: float
     warmup: int
-    vl_share: float
     start: int
-    backwards: float = 1.0
+    mixture: Mixture
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every knob of the run; the defaults are what the shipped adapters were trained with.
 
-    The first stage teaches everything; the others mostly relations, which are the slowest to be learnt, and of these
-    the third mostly "what is beside the car?".
+    The first stage teaches everything. The second asks mostly about relations, which are the slowest to be learnt, of
+    these mostly "what is beside the car?", and counts more often what is not there.
     """
 
     seed: int = 0
@@ -63,9 +60,14 @@ class Recipe:
     questions: int = 12
     max_tokens: int = 900
     stages: tuple[Stage, ...] = (
-        Stage(steps=600, learning_rate=8e-4, warmup=30, vl_share=0.55, start=0),
-        Stage(steps=240, learning_rate=4e-4, warmup=10, vl_share=0.85, start=1000),
-        Stage(steps=260, learning_rate=5e-4, warmup=10, vl_share=0.9, start=2000, backwards=5.0),
+        Stage(steps=600, learning_rate=8e-4, warmup=30, start=0, mixture=Mixture()),
+        Stage(
+            steps=700,
+            learning_rate=5e-4,
+            warmup=10,
+            start=1000,
+            mixture=Mixture(vl_share=0.8, relations=2.0, backwards=2.5, absent_share=0.25),
+        ),
     )
 
     @property
@@ -137,13 +139,7 @@ class DataHash:
 
 def stage_samples(recipe: Recipe, stage: Stage) -> Iterator[Sample]:
     """What one stage trains on."""
-    stream = samples(
-        recipe.seed,
-        questions=recipe.questions,
-        vl_share=stage.vl_share,
-        start=stage.start,
-        backwards=stage.backwards,
-    )
+    stream = samples(recipe.seed, stage.mixture, questions=recipe.questions, start=stage.start)
     return islice(stream, stage.steps)
 
 

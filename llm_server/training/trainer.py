@@ -7,67 +7,20 @@ forward pass, summed. A step's batch is one packed sequence: one scene with abou
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from llm_server.training import object_questions, relation_questions, vl_questions
+from llm_server.training.mixture import Sample
 from llm_server.training.packed_attention import additive
 from llm_server.training.packing import IGNORED, Batch, Packed, Tokenizer, collate, pack
-from llm_server.training.question import TASKS, Family, Question, Task, draw_questions
-from llm_server.training.scenes import Scene, Verbalize, scene_stream
-
-FAMILIES: Final[dict[Task, tuple[Family, ...]]] = {
-    "object": object_questions.FAMILIES,
-    "vl": vl_questions.FAMILIES,
-}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One step's worth: a scene, the task drawn for it, questions of that task."""
-
-    task: Task
-    scene: Scene
-    questions: tuple[Question, ...]
-
-
-def samples(
-    seed: int, *, questions: int, vl_share: float, start: int = 0, backwards: float = 1.0
-) -> Iterator[Sample]:
-    """The endless training stream of one seed: ``questions`` a scene at most, ``vl`` in ``vl_share`` of steps.
-
-    ``backwards`` multiplies how often it is asked who or what does something to a thing: the answer stands before
-    the words that the question repeats, which is what a causal model is slowest to learn.
-    """
-    families = {
-        task: tuple(
-            replace(f, weight=f.weight * backwards) if f.draw is relation_questions.relation_subject else f
-            for f in FAMILIES[task]
-        )
-        for task in TASKS
-    }
-    for rng, scene in scene_stream("train", seed, start):
-        task: Task = "vl" if rng.random() < vl_share else "object"
-        drawn = draw_questions(rng, scene, families[task], questions)
-        if drawn:
-            yield Sample(task, scene, tuple(typed_carelessly(rng, question) for question in drawn))
-
-
-def typed_carelessly(rng: random.Random, question: Question) -> Question:
-    """Now and then without the capital or the question mark, as people type."""
-    roll = rng.random()
-    if roll >= 0.08:
-        return question
-    text = question.text[0].lower() + question.text[1:] if roll < 0.06 else question.text
-    return replace(question, text=text.removesuffix("?") if roll < 0.04 else text)
+from llm_server.training.question import TASKS, Task
+from llm_server.training.scenes import Verbalize
 
 
 class PackedScenes(IterableDataset[tuple[Task, Packed]]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from llm_server.adapter_files import read_adapters
 from llm_server.base_model import NAME
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training import cards
+from llm_server.training.mixture import Mixture, samples
+from llm_server.training.question import Question
 from llm_server.training.recipe import (
     DataHash,
     Recipe,
@@ -25,7 +28,7 @@ from llm_server.training.recipe import (
     stage_samples,
 )
 from llm_server.training.scenes import Scene
-from llm_server.training.trainer import PackedScenes, Progress, run_training, samples, save_adapters
+from llm_server.training.trainer import PackedScenes, Progress, run_training, save_adapters
 
 
 def words(scene: Scene) -> str:
@@ -39,7 +42,7 @@ def run(
     torch.manual_seed(seed)
     model = adapted(tiny_model(320), rank=4, alpha=8)
     data = DataHash(words)
-    stream = data.through(islice(samples(seed, questions=2, vl_share=task_share), steps))
+    stream = data.through(islice(samples(seed, Mixture(vl_share=task_share), questions=2), steps))
     progress = run_training(
         model,
         PackedScenes(stream, tokenizer, words, max_tokens=400),
@@ -96,7 +99,7 @@ def test_saved_adapters_are_read_by_the_server_and_compute_the_same(tmp_path: Pa
 
 
 def test_careless_typing_keeps_the_answer() -> None:
-    texts = [q.text for s in islice(samples(1, questions=8, vl_share=0.5), 60) for q in s.questions]
+    texts = [q.text for s in islice(samples(1, Mixture(), questions=8), 60) for q in s.questions]
     assert any(text[0].islower() for text in texts)
     assert sum(text[0].islower() for text in texts) < 0.15 * len(texts)
 
@@ -109,7 +112,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     for stage in recipe.stages:
         list(data.through(stage_samples(recipe, stage)))
     kinds = ("count", "existence", "relation", "text")
-    card = run_card(recipe, data, curves=[[], [], []], seconds=120.0, processor_seconds=200.0, resumed=False)
+    card = run_card(recipe, data, curves=[[], []], seconds=120.0, processor_seconds=200.0, resumed=False)
     card["scores"] = {"n": 5, "seed": 1, **dict.fromkeys(kinds, 0.5), "base": dict.fromkeys(kinds, 0.25)}
     cards.write(card, tmp_path)
     text = (tmp_path / "README.md").read_text()
@@ -122,23 +125,42 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
 def test_a_shorter_run_keeps_the_proportions_of_its_stages() -> None:
     whole = Recipe()
     assert scaled(whole, whole.steps).stages == whole.stages
-    assert [stage.steps for stage in scaled(whole, 110).stages] == [60, 24, 26]
+    assert [stage.steps for stage in scaled(whole, 130).stages] == [60, 70]
     assert [stage.steps for stage in scaled(whole, 1).stages] == [1]
     assert scaled(whole, 1).steps == 1
 
 
 def test_stages_of_the_recipe_do_not_share_scenes() -> None:
-    recipe = Recipe(stages=(Stage(4, 1e-3, 1, 0.5, 0), Stage(4, 1e-3, 1, 0.5, 1000)))
+    recipe = Recipe(stages=(Stage(4, 1e-3, 1, 0, Mixture()), Stage(4, 1e-3, 1, 1000, Mixture())))
     first, second = (list(stage_samples(recipe, stage)) for stage in recipe.stages)
     assert {s.scene for s in first}.isdisjoint({s.scene for s in second})
     shipped = Recipe().stages
     assert all(a.start + a.steps < b.start for a, b in pairwise(shipped))
 
 
-def test_a_stage_can_ask_backwards_more_often() -> None:
-    def share(backwards: float) -> float:
-        drawn = islice(samples(2, questions=6, vl_share=1.0, backwards=backwards), 60)
-        texts = [q.text for s in drawn for q in s.questions if q.kind == "relation"]
-        return sum(text.lower().startswith(("who is", "which object is")) for text in texts) / len(texts)
+def asked(mixture: Mixture) -> list[Question]:
+    return [q for s in islice(samples(2, mixture, questions=6), 80) for q in s.questions]
 
-    assert share(8.0) > 1.5 * share(1.0)
+
+def share(questions: list[Question], holds: Callable[[Question], bool]) -> float:
+    return sum(map(holds, questions)) / len(questions)
+
+
+def test_a_mixture_asks_more_about_relations_and_of_these_more_often_backwards() -> None:
+    def relation(question: Question) -> bool:
+        return question.kind == "relation"
+
+    def backwards(question: Question) -> bool:
+        return relation(question) and question.text.lower().startswith(("who is", "which object is"))
+
+    usual = asked(Mixture(vl_share=1.0))
+    assert share(asked(Mixture(vl_share=1.0, relations=3.0)), relation) > 1.4 * share(usual, relation)
+    assert share(asked(Mixture(vl_share=1.0, backwards=8.0)), backwards) > 1.5 * share(usual, backwards)
+
+
+def test_a_mixture_counts_more_often_what_is_not_there() -> None:
+    def none(question: Question) -> bool:
+        return question.kind == "count" and question.answer.startswith(("There are no", "0."))
+
+    usual, more = (asked(Mixture(vl_share=0.0, absent_share=part)) for part in (0.1, 0.5))
+    assert share(more, none) > 2 * share(usual, none)

@@ -1,0 +1,75 @@
+"""What is trained on, in which proportions: the stream of scenes, each with a task drawn for it and its questions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from llm_server.training import object_questions, relation_questions, vl_questions
+from llm_server.training.question import TASKS, Family, Question, Task, draw_questions
+from llm_server.training.scenes import Scene, scene_stream
+
+FAMILIES: Final[dict[Task, tuple[Family, ...]]] = {
+    "object": object_questions.FAMILIES,
+    "vl": vl_questions.FAMILIES,
+}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How often what is asked.
+
+    Attributes:
+        vl_share: of all steps, those that train the ``vl`` adapter.
+        relations: multiplies how often relations are asked for.
+        backwards: multiplies, once more, how often it is asked who or what does something to a thing: the answer
+            stands before the words that the question repeats, which is what a causal model is slowest to learn.
+        absent_share: of the questions that count a class, those about one that is not there.
+    """
+
+    vl_share: float = 0.55
+    relations: float = 1.0
+    backwards: float = 1.0
+    absent_share: float = 0.12
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One step's worth: a scene, the task drawn for it, questions of that task."""
+
+    task: Task
+    scene: Scene
+    questions: tuple[Question, ...]
+
+
+def samples(seed: int, mixture: Mixture, *, questions: int, start: int = 0) -> Iterator[Sample]:
+    """The endless training stream of one seed from scene number ``start`` on, ``questions`` a scene at most."""
+    families = {task: tuple(_mixed(family, mixture) for family in FAMILIES[task]) for task in TASKS}
+    for rng, scene in scene_stream("train", seed, start):
+        task: Task = "vl" if rng.random() < mixture.vl_share else "object"
+        drawn = draw_questions(rng, scene, families[task], questions)
+        if drawn:
+            yield Sample(task, scene, tuple(typed_carelessly(rng, question) for question in drawn))
+
+
+def _mixed(family: Family, mixture: Mixture) -> Family:
+    if family.draw is object_questions.count:
+        return replace(family, draw=partial(object_questions.count, absent_share=mixture.absent_share))
+    weight = family.weight
+    if family.kind == "relation":
+        weight *= mixture.relations
+    if family.draw is relation_questions.relation_subject:
+        weight *= mixture.backwards
+    return replace(family, weight=weight)
+
+
+def typed_carelessly(rng: random.Random, question: Question) -> Question:
+    """Now and then without the capital or the question mark, as people type."""
+    roll = rng.random()
+    if roll >= 0.08:
+        return question
+    text = question.text[0].lower() + question.text[1:] if roll < 0.06 else question.text
+    return replace(question, text=text.removesuffix("?") if roll < 0.04 else text)
