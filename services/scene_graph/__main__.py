@@ -13,54 +13,34 @@ import asyncio
 
 import grpc
 
-from polysight.common.v1 import model_pb2
 from polysight.vision.v1 import scene_graph_pb2_grpc
-from services.scene_graph.model import SceneGraphModel, SceneGraphParams
-from services.scene_graph.rules import RULES_VERSION
-from services.scene_graph.service import FULL_NAME, SceneGraphExpert, SceneGraphService, describe
+from services.scene_graph.backend import open_backend
+from services.scene_graph.service import FULL_NAME, SceneGraphExpert, SceneGraphService
 from services.scene_graph.settings import SceneGraphSettings
-from serving.engine import OnnxRuntimeEngine
-from serving.engine.providers import onnxruntime_providers
 from serving.expert import Stages
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.metrics import Metrics
 from serving.weights import WeightStore
-from serving.weights.yolo_export import exported_onnx
-
-WEIGHTS = "yolo26n-seg"
 
 
 def load(settings: SceneGraphSettings, store: WeightStore, metrics: Metrics) -> SceneGraphExpert:
-    """Fetch the weights, build and warm up everything that answers. Blocking; raises WeightsUnavailableError."""
-    info = store.licence(WEIGHTS)
-    engine = OnnxRuntimeEngine(
-        exported_onnx(store, WEIGHTS),
-        threads=settings.threads,
-        max_batch=settings.max_batch,
-        providers=onnxruntime_providers(settings.providers),
-    )
-    model = SceneGraphModel(engine)
-    defaults = SceneGraphParams(
-        settings.object_threshold, settings.relation_threshold, settings.max_relations
-    )
-    description = describe(
-        model=model_pb2.ModelRef(
-            name="geometric", version=f"{info.version}+{RULES_VERSION}", engine=engine.name
-        ),
-        defaults=defaults,
-        max_batch=engine.max_batch,
-        weights=[model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)],
-    )
-    model.warm_up(defaults)
+    """Fetch the weights, build and warm up everything that answers.
+
+    Blocking; raises WeightsUnavailableError, EngineError or ValueError.
+    """
+    backend = open_backend(settings, store)
+    backend.model.warm_up(backend.defaults)
     stages = Stages(
-        model.infer,
+        backend.model.infer,
         metrics=metrics,
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         workers=settings.workers,
     )
-    return SceneGraphExpert(model, stages, defaults, description)
+    return SceneGraphExpert(
+        backend.model, stages, backend.defaults, backend.description, backend.reference_defaults
+    )
 
 
 async def main() -> int:

@@ -5,8 +5,9 @@ Knows no wire and no device: `preprocess` and `postprocess` are pure, `infer` ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,19 @@ MAX_OBJECTS = 50
 
 @dataclass(frozen=True)
 class SceneGraphParams:
-    """What a request may ask for: least scores in 0-1, and the most relations."""
+    """What a request may ask for: least scores in 0-1, and the most relations.
+
+    `reference`: do as the published system does, where the backend has one.
+    """
 
     object_threshold: float = 0.4
     relation_threshold: float = 0.3
     max_relations: int = MAX_RELATIONS
+    reference: bool = False
+
+    def asked(self, changes: Mapping[str, Any]) -> SceneGraphParams:
+        """These, but for what a request sets, by name."""
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,9 @@ class SceneGraphModel:
         """The most pictures of one `infer`."""
         return self._engine.max_batch
 
-    def preprocess(self, image: NDArray[np.uint8]) -> Prepared:
-        """`image`: (H, W, 3) uint8 RGB."""
+    def preprocess(self, image: NDArray[np.uint8], params: SceneGraphParams = SceneGraphParams()) -> Prepared:
+        """`image`: (H, W, 3) uint8 RGB. Nothing in `params` changes what the network sees."""
+        del params
         return Prepared(*letterbox(image))
 
     def infer(self, batch: Sequence[Prepared]) -> Sequence[Raw]:

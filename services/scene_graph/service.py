@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import scene_graph_pb2, scene_graph_pb2_grpc
-from services.scene_graph.model import Prepared, Raw, SceneGraph, SceneGraphModel, SceneGraphParams
+from services.scene_graph.labels import COCO_PANOPTIC
+from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.predicates import PREDICATES
+from services.scene_graph.relater import AnyParams, AnyRelater
 from services.scene_graph.rules import Relation
-from serving.coco import COCO_80
 from serving.expert import Stages, time_left_s
 from serving.masks import encode_png, encode_rle_window
 from serving.yolo import INPUT_SIZE, CroppedMask
@@ -26,13 +27,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 @dataclass(frozen=True)
 class SceneGraphExpert:
     """All that answers: the model, its way through the stages, what holds where a request says nothing, and
-    what Describe says.
+    what Describe says. `reference_defaults`: None where there is no published system to follow.
     """
 
-    model: SceneGraphModel
-    stages: Stages[Prepared, Raw]
-    defaults: SceneGraphParams
+    model: AnyRelater
+    stages: Stages[Any, Any]
+    defaults: AnyParams
     description: model_pb2.ModelDescription
+    reference_defaults: AnyParams | None = None
 
 
 class SceneGraphService(scene_graph_pb2_grpc.SceneGraphServiceServicer):
@@ -47,15 +49,19 @@ class SceneGraphService(scene_graph_pb2_grpc.SceneGraphServiceServicer):
         self, request: scene_graph_pb2.GenerateSceneGraphRequest, context: Context
     ) -> scene_graph_pb2.GenerateSceneGraphResponse:
         expert = await self._ready()
-        params = _params(request, expert.defaults)
+        params = _params(request, expert)
 
-        def finish(raw: Raw) -> scene_graph_pb2.GenerateSceneGraphResponse:
+        def finish(raw: Any) -> scene_graph_pb2.GenerateSceneGraphResponse:
             # Encoding masks is postprocessing too, and far too slow for the event loop.
             return _response(expert.model.postprocess(raw, params), request.mask_encoding)
 
         response, timings = await expert.stages.run(
-            request.image.data, expert.model.preprocess, finish, time_left_s(context)
+            request.image.data,
+            lambda image: expert.model.preprocess(image, params),
+            finish,
+            time_left_s(context),
         )
+        response.profile = model_pb2.PROFILE_REFERENCE if params.reference else model_pb2.PROFILE_SERVING
         response.timings.CopyFrom(timings.to_proto())
         response.model.CopyFrom(expert.description.model)
         return response
@@ -78,14 +84,15 @@ def describe(
     defaults: SceneGraphParams,
     max_batch: int,
     weights: Sequence[model_pb2.WeightsInfo],
+    input_size: tuple[int, int] = (INPUT_SIZE, INPUT_SIZE),
 ) -> model_pb2.ModelDescription:
-    """The description of this expert; its labels are the predicates."""
+    """The description of this expert; its labels are the predicates. `input_size`: (height, width), the largest."""
     return model_pb2.ModelDescription(
         model=model,
         labels=PREDICATES,
         vocabulary_size=len(PREDICATES),
-        input_width=INPUT_SIZE,
-        input_height=INPUT_SIZE,
+        input_width=input_size[1],
+        input_height=input_size[0],
         thresholds={
             "object_threshold": defaults.object_threshold,
             "relation_threshold": defaults.relation_threshold,
@@ -95,15 +102,16 @@ def describe(
     )
 
 
-def _params(
-    request: scene_graph_pb2.GenerateSceneGraphRequest, defaults: SceneGraphParams
-) -> SceneGraphParams:
+def _params(request: scene_graph_pb2.GenerateSceneGraphRequest, expert: SceneGraphExpert) -> AnyParams:
+    defaults = expert.defaults
+    if request.profile == model_pb2.PROFILE_REFERENCE and expert.reference_defaults is not None:
+        defaults = expert.reference_defaults
     asked = {
         name: getattr(request, name)
         for name in ("object_threshold", "relation_threshold", "max_relations")
         if request.HasField(name)
     }
-    return replace(defaults, **asked)
+    return defaults.asked(asked)
 
 
 def _response(graph: SceneGraph, encoding: int) -> scene_graph_pb2.GenerateSceneGraphResponse:
@@ -120,7 +128,7 @@ def _object(graph: SceneGraph, index: int, encoding: int) -> scene_graph_pb2.Sce
     x_min, y_min, x_max, y_max = graph.boxes[index].tolist()
     return scene_graph_pb2.SceneObject(
         label_id=label,
-        label=COCO_80[label],
+        label=COCO_PANOPTIC[label],
         score=float(graph.scores[index]),
         box=geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
         mask=_mask(graph.masks[index], graph.height, graph.width, encoding),

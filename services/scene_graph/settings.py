@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.engine.providers import Providers
@@ -27,6 +30,30 @@ class SceneGraphSettings(ServerSettings):
     max_batch: int = Field(4, ge=1, le=64, description="images that share a batch")
     max_queue: int = Field(64, ge=1, description="images that wait; one more is refused with QUEUE_FULL")
 
-    object_threshold: float = Field(0.4, ge=0, le=1, description="least score of an object")
-    relation_threshold: float = Field(0.3, ge=0, le=1, description="least score of a relation")
+    backend: Literal["geometric", "psgtr", "psgtr+geometric"] = Field(
+        "geometric", description="what relates: the rules, the trained network, or both fused"
+    )
+    model_path: Path | None = Field(
+        None, description="the exported graph (psgtr); the rules fetch their own network"
+    )
+    model_licence: str = Field(
+        "LicenseRef-unstated", description="licence of the weights in `model_path`, as Describe reports it"
+    )
+    longer_side: int = Field(1333, ge=32, description="the most pixels of the input's longer side (psgtr)")
+    shorter_side: int = Field(800, ge=32, description="the most pixels of the input's shorter side (psgtr)")
+
+    object_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score of an object; unset: the backend's own"
+    )
+    relation_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score of a relation; unset: the backend's own"
+    )
     max_relations: int = Field(100, ge=1, le=100, description="the most relations of one image")
+
+    @model_validator(mode="after")
+    def _a_graph_for_psgtr(self) -> Self:
+        if self.backend != "geometric" and self.model_path is None:
+            raise ValueError(
+                f"backend {self.backend} needs model_path: a graph from `python -m services.scene_graph.export psgtr`"
+            )
+        return self

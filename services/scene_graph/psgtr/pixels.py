@@ -13,6 +13,9 @@ Float = NDArray[np.float32]
 STRIDE = 32
 """Input sides are padded to multiples of this, in pixels."""
 
+MASK_STRIDE = 4
+"""A cell of a mask is this many pixels of the input a side."""
+
 LONGER, SHORTER = 1333, 800
 """The picture is scaled, either way, until its shorter side is SHORTER or its longer one LONGER pixels."""
 
@@ -34,6 +37,16 @@ class Fit:
     scaled_width: int
     input_height: int
     input_width: int
+
+    @property
+    def mask_rows(self) -> int:
+        """Rows of a mask that hold a part of the picture, the others are padding."""
+        return -(-self.scaled_height // MASK_STRIDE)
+
+    @property
+    def mask_columns(self) -> int:
+        """Columns of a mask that hold a part of the picture."""
+        return -(-self.scaled_width // MASK_STRIDE)
 
 
 def network_input(

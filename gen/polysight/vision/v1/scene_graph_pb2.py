@@ -28,7 +28,7 @@ from polysight.common.v1 import image_pb2 as polysight_dot_common_dot_v1_dot_ima
 from polysight.common.v1 import model_pb2 as polysight_dot_common_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polysight/vision/v1/scene_graph.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\xd9\x02\n\x19GenerateSceneGraphRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x10object_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x30\n\x12relation_threshold\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12%\n\rmax_relations\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\x64(\x01H\x02\x88\x01\x01\x12\x42\n\rmask_encoding\x18\x05 \x01(\x0e\x32!.polysight.common.v1.MaskEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x13\n\x11_object_thresholdB\x15\n\x13_relation_thresholdB\x10\n\x0e_max_relations\"\x8d\x01\n\x0bSceneObject\x12\x10\n\x08label_id\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\'\n\x04mask\x18\x05 \x01(\x0b\x32\x19.polysight.common.v1.Mask\"o\n\x08Relation\x12\x15\n\rsubject_index\x18\x01 \x01(\r\x12\x14\n\x0cobject_index\x18\x02 \x01(\r\x12\x14\n\x0cpredicate_id\x18\x03 \x01(\r\x12\x11\n\tpredicate\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x02\"\x89\x02\n\x1aGenerateSceneGraphResponse\x12\x31\n\x07objects\x18\x01 \x03(\x0b\x32 .polysight.vision.v1.SceneObject\x12\x30\n\trelations\x18\x02 \x03(\x0b\x32\x1d.polysight.vision.v1.Relation\x12\x13\n\x0bimage_width\x18\x03 \x01(\r\x12\x14\n\x0cimage_height\x18\x04 \x01(\r\x12-\n\x07timings\x18\x05 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x06 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\"\"\n SceneGraphServiceDescribeRequest\"_\n!SceneGraphServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\x85\x02\n\x11SceneGraphService\x12u\n\x12GenerateSceneGraph\x12..polysight.vision.v1.GenerateSceneGraphRequest\x1a/.polysight.vision.v1.GenerateSceneGraphResponse\x12y\n\x08\x44\x65scribe\x12\x35.polysight.vision.v1.SceneGraphServiceDescribeRequest\x1a\x36.polysight.vision.v1.SceneGraphServiceDescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polysight/vision/v1/scene_graph.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\x92\x03\n\x19GenerateSceneGraphRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x10object_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x30\n\x12relation_threshold\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12%\n\rmax_relations\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\x64(\x01H\x02\x88\x01\x01\x12\x42\n\rmask_encoding\x18\x05 \x01(\x0e\x32!.polysight.common.v1.MaskEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\x07profile\x18\x06 \x01(\x0e\x32\x1c.polysight.common.v1.ProfileB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x13\n\x11_object_thresholdB\x15\n\x13_relation_thresholdB\x10\n\x0e_max_relations\"\x8d\x01\n\x0bSceneObject\x12\x10\n\x08label_id\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\'\n\x04mask\x18\x05 \x01(\x0b\x32\x19.polysight.common.v1.Mask\"o\n\x08Relation\x12\x15\n\rsubject_index\x18\x01 \x01(\r\x12\x14\n\x0cobject_index\x18\x02 \x01(\r\x12\x14\n\x0cpredicate_id\x18\x03 \x01(\r\x12\x11\n\tpredicate\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x02\"\xb8\x02\n\x1aGenerateSceneGraphResponse\x12\x31\n\x07objects\x18\x01 \x03(\x0b\x32 .polysight.vision.v1.SceneObject\x12\x30\n\trelations\x18\x02 \x03(\x0b\x32\x1d.polysight.vision.v1.Relation\x12\x13\n\x0bimage_width\x18\x03 \x01(\r\x12\x14\n\x0cimage_height\x18\x04 \x01(\r\x12-\n\x07timings\x18\x05 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x06 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\x12-\n\x07profile\x18\x07 \x01(\x0e\x32\x1c.polysight.common.v1.Profile\"\"\n SceneGraphServiceDescribeRequest\"_\n!SceneGraphServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\x85\x02\n\x11SceneGraphService\x12u\n\x12GenerateSceneGraph\x12..polysight.vision.v1.GenerateSceneGraphRequest\x1a/.polysight.vision.v1.GenerateSceneGraphResponse\x12y\n\x08\x44\x65scribe\x12\x35.polysight.vision.v1.SceneGraphServiceDescribeRequest\x1a\x36.polysight.vision.v1.SceneGraphServiceDescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,18 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATESCENEGRAPHREQUEST'].fields_by_name['max_relations']._serialized_options = b'\272H\006*\004\030d(\001'
   _globals['_GENERATESCENEGRAPHREQUEST'].fields_by_name['mask_encoding']._loaded_options = None
   _globals['_GENERATESCENEGRAPHREQUEST'].fields_by_name['mask_encoding']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_GENERATESCENEGRAPHREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_GENERATESCENEGRAPHREQUEST'].fields_by_name['profile']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_GENERATESCENEGRAPHREQUEST']._serialized_start=194
-  _globals['_GENERATESCENEGRAPHREQUEST']._serialized_end=539
-  _globals['_SCENEOBJECT']._serialized_start=542
-  _globals['_SCENEOBJECT']._serialized_end=683
-  _globals['_RELATION']._serialized_start=685
-  _globals['_RELATION']._serialized_end=796
-  _globals['_GENERATESCENEGRAPHRESPONSE']._serialized_start=799
-  _globals['_GENERATESCENEGRAPHRESPONSE']._serialized_end=1064
-  _globals['_SCENEGRAPHSERVICEDESCRIBEREQUEST']._serialized_start=1066
-  _globals['_SCENEGRAPHSERVICEDESCRIBEREQUEST']._serialized_end=1100
-  _globals['_SCENEGRAPHSERVICEDESCRIBERESPONSE']._serialized_start=1102
-  _globals['_SCENEGRAPHSERVICEDESCRIBERESPONSE']._serialized_end=1197
-  _globals['_SCENEGRAPHSERVICE']._serialized_start=1200
-  _globals['_SCENEGRAPHSERVICE']._serialized_end=1461
+  _globals['_GENERATESCENEGRAPHREQUEST']._serialized_end=596
+  _globals['_SCENEOBJECT']._serialized_start=599
+  _globals['_SCENEOBJECT']._serialized_end=740
+  _globals['_RELATION']._serialized_start=742
+  _globals['_RELATION']._serialized_end=853
+  _globals['_GENERATESCENEGRAPHRESPONSE']._serialized_start=856
+  _globals['_GENERATESCENEGRAPHRESPONSE']._serialized_end=1168
+  _globals['_SCENEGRAPHSERVICEDESCRIBEREQUEST']._serialized_start=1170
+  _globals['_SCENEGRAPHSERVICEDESCRIBEREQUEST']._serialized_end=1204
+  _globals['_SCENEGRAPHSERVICEDESCRIBERESPONSE']._serialized_start=1206
+  _globals['_SCENEGRAPHSERVICEDESCRIBERESPONSE']._serialized_end=1301
+  _globals['_SCENEGRAPHSERVICE']._serialized_start=1304
+  _globals['_SCENEGRAPHSERVICE']._serialized_end=1565
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,118 @@
+"""What relates: the settings into engines, a model, its thresholds and what `Describe` says of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from polysight.common.v1 import model_pb2
+from services.scene_graph.export import ARTIFACT
+from services.scene_graph.fusion import FUSION_VERSION, FusedModel, FusedParams
+from services.scene_graph.model import SceneGraphModel, SceneGraphParams
+from services.scene_graph.psgtr import model as psgtr
+from services.scene_graph.psgtr.model import PsgtrModel
+from services.scene_graph.relater import AnyParams, AnyRelater
+from services.scene_graph.rules import RULES_VERSION
+from services.scene_graph.service import describe
+from services.scene_graph.settings import SceneGraphSettings
+from serving.engine import OnnxRuntimeEngine
+from serving.engine.providers import onnxruntime_providers
+from serving.weights import WeightStore, WeightsUnavailableError
+from serving.weights.yolo_export import exported_onnx
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A model ready to serve. `reference_defaults`: None where there is no published system to follow."""
+
+    model: AnyRelater
+    defaults: AnyParams
+    reference_defaults: AnyParams | None
+    description: model_pb2.ModelDescription
+
+
+def open_backend(settings: SceneGraphSettings, store: WeightStore) -> Backend:
+    """The backend that `settings` name; blocking.
+
+    Raises WeightsUnavailableError when its weights cannot be had, EngineError or ValueError when a graph is wrong.
+    """
+    if settings.backend == "geometric":
+        return _geometric(settings, store)
+    if settings.backend == "psgtr":
+        return _psgtr(settings)
+    return _fused(settings, store)
+
+
+def _geometric(settings: SceneGraphSettings, store: WeightStore) -> Backend:
+    info = store.licence(ARTIFACT)
+    engine = _engine(exported_onnx(store, ARTIFACT), settings)
+    defaults = _defaults(settings, SceneGraphParams())
+    description = describe(
+        model=model_pb2.ModelRef(
+            name="geometric", version=f"{info.version}+{RULES_VERSION}", engine=engine.name
+        ),
+        defaults=defaults,
+        max_batch=engine.max_batch,
+        weights=[model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)],
+    )
+    return Backend(SceneGraphModel(engine), defaults, None, description)
+
+
+def _psgtr(settings: SceneGraphSettings) -> Backend:
+    path = settings.model_path
+    if path is None or not path.is_file():
+        raise WeightsUnavailableError("psgtr", f"SCENE_GRAPH_MODEL_PATH: there is no file {path}")
+    engine = _engine(path, settings)
+    model = PsgtrModel(engine, longer=settings.longer_side, shorter=settings.shorter_side)
+    defaults = _defaults(settings, psgtr.SERVING)
+    with path.open("rb") as graph:
+        digest = hashlib.file_digest(graph, "sha256").hexdigest()
+    description = describe(
+        model=model_pb2.ModelRef(name="psgtr", version=f"{digest[:12]}+{psgtr.REVISION}", engine=engine.name),
+        defaults=defaults,
+        max_batch=engine.max_batch,
+        weights=[model_pb2.WeightsInfo(artifact=path.stem, sha256=digest, licence=settings.model_licence)],
+        input_size=model.input_size,
+    )
+    return Backend(model, defaults, psgtr.REFERENCE, description)
+
+
+def _fused(settings: SceneGraphSettings, store: WeightStore) -> Backend:
+    trained, geometric = _psgtr(settings), _geometric(settings, store)
+    one, other = trained.description.model, geometric.description.model
+    description = describe(
+        model=model_pb2.ModelRef(
+            name=f"{one.name}+{other.name}",
+            version=f"{one.version}+{other.version}+{FUSION_VERSION}",
+            engine=one.engine,
+        ),
+        defaults=trained.defaults,
+        max_batch=trained.description.max_batch_size,
+        weights=[*trained.description.weights, *geometric.description.weights],
+        input_size=(trained.description.input_height, trained.description.input_width),
+    )
+    return Backend(
+        FusedModel(trained.model, geometric.model),
+        FusedParams(trained.defaults, geometric.defaults),
+        FusedParams(psgtr.REFERENCE, geometric.defaults),
+        description,
+    )
+
+
+def _engine(graph: Path, settings: SceneGraphSettings) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(
+        graph,
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        providers=onnxruntime_providers(settings.providers),
+    )
+
+
+def _defaults(settings: SceneGraphSettings, own: SceneGraphParams) -> SceneGraphParams:
+    chosen = {
+        name: value
+        for name in ("object_threshold", "relation_threshold", "max_relations")
+        if (value := getattr(settings, name)) is not None
+    }
+    return own.asked(chosen)
