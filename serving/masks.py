@@ -57,6 +57,17 @@ def encode_rle_window(window: Mask, *, top: int, left: int, height: int, width: 
     strip[:, top : top + rows] = window.T
     # One false before and one after: then every run inside the mask has a beginning and an end.
     edges = np.flatnonzero(np.diff(strip.ravel(), prepend=False, append=False)) + left * height
+    return encode_rle_edges(edges, height=height, width=width)
+
+
+def encode_rle_edges(edges: NDArray[np.int64], *, height: int, width: int) -> Rle:
+    """Encode a mask of (height, width) that is known by where its runs begin and end.
+
+    `edges`: (2 n,) positions in the picture read down its columns, ascending: the first pixel of a run, one past its
+    last, the first of the next. Not checked: they come from arrays of this process.
+    """
+    if height * width == 0:
+        return Rle(height, width, b"")
     runs = np.diff(edges, prepend=0, append=height * width)
     if runs[-1] == 0 and len(runs) > 1:
         runs = runs[:-1]

@@ -6,19 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import panoptic_pb2, panoptic_pb2_grpc
 from services.panoptic.model import PanopticParams, PanopticResult
+from services.panoptic.runs import Runs
 from services.panoptic.segmenter import AnySegmenter
 from serving.expert import Stages, time_left_s
-from serving.masks import encode_png, encode_rle
+from serving.masks import Rle, encode_png, encode_rle_window
 
 FULL_NAME = "polysight.vision.v1.PanopticService"
-
-EncodeMask = Callable[[NDArray[np.bool_]], geometry_pb2.Mask]
 
 
 class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
@@ -45,11 +42,10 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
     ) -> panoptic_pb2.SegmentResponse:
         """Segment one image."""
         params = self._params(request)
-        encode = _encoder(request.mask_encoding)
         reply, timings = await self._stages.run(
             request.image.data,
             lambda image: self._model.preprocess(image, params),
-            lambda raw: self._reply(self._model.postprocess(raw, params), encode, params),
+            lambda raw: self._reply(self._model.postprocess(raw, params), request.mask_encoding, params),
             time_left_s(context),
         )
         reply.timings.CopyFrom(timings.to_proto())
@@ -80,9 +76,10 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
         )
 
     def _reply(
-        self, result: PanopticResult, encode: EncodeMask | None, params: PanopticParams
+        self, result: PanopticResult, encoding: geometry_pb2.MaskEncoding, params: PanopticParams
     ) -> panoptic_pb2.SegmentResponse:
         height, width = result.segment_map.shape
+        write = _segment_writer(encoding, result)
         reply = panoptic_pb2.SegmentResponse(
             image_width=width,
             image_height=height,
@@ -99,8 +96,8 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
                 box=_box(segment.box),
                 area=segment.area,
             )
-            if encode is not None:
-                part.mask.CopyFrom(encode(result.segment_map == segment.number))
+            if write is not None:
+                part.mask.CopyFrom(write(segment.number))
         for grid in result.grids:
             rows, columns = grid.shape
             reply.grids.add(height=rows, width=columns, segment_ids=grid.astype("<u2").tobytes())
@@ -108,8 +105,12 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
             drawn = reply.instances.add(
                 label_id=instance.label_id, label=instance.label, score=instance.score, box=_box(instance.box)
             )
-            if encode is not None:
-                drawn.mask.CopyFrom(encode(instance.mask.full(height, width)))
+            if encoding == geometry_pb2.MASK_ENCODING_PNG:
+                drawn.mask.png = encode_png(instance.mask.full(height, width))
+            elif encoding != geometry_pb2.MASK_ENCODING_NONE:
+                mask = instance.mask
+                rle = encode_rle_window(mask.pixels, top=mask.top, left=mask.left, height=height, width=width)
+                drawn.mask.CopyFrom(_coco_rle(rle))
         return reply
 
 
@@ -118,19 +119,19 @@ def _box(box: tuple[float, float, float, float]) -> geometry_pb2.Box:
     return geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
 
 
-def _encoder(encoding: geometry_pb2.MaskEncoding) -> EncodeMask | None:
-    """How masks are written; None for not at all."""
+def _segment_writer(
+    encoding: geometry_pb2.MaskEncoding, result: PanopticResult
+) -> Callable[[int], geometry_pb2.Mask] | None:
+    """From a segment's number to its mask on the wire; None if no masks are wanted."""
     if encoding == geometry_pb2.MASK_ENCODING_NONE:
         return None
-    return _png if encoding == geometry_pb2.MASK_ENCODING_PNG else _coco_rle
+    if encoding == geometry_pb2.MASK_ENCODING_PNG:
+        return lambda number: geometry_pb2.Mask(png=encode_png(result.segment_map == number))
+    runs = Runs.of(result.segment_map, len(result.segments) + 1)
+    return lambda number: _coco_rle(runs.rle(number))
 
 
-def _coco_rle(mask: NDArray[np.bool_]) -> geometry_pb2.Mask:
-    rle = encode_rle(mask)
+def _coco_rle(rle: Rle) -> geometry_pb2.Mask:
     return geometry_pb2.Mask(
         coco_rle=geometry_pb2.CocoRle(height=rle.height, width=rle.width, counts=rle.counts)
     )
-
-
-def _png(mask: NDArray[np.bool_]) -> geometry_pb2.Mask:
-    return geometry_pb2.Mask(png=encode_png(mask))

@@ -11,7 +11,6 @@ A fused step of float32 is a float64 step rounded once, but for one sum in some 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -54,35 +53,69 @@ class Bilinear:
 
         Raises ValueError for a map of another size.
         """
+        resized = np.empty(self._target, np.float32)
+        step = max(1, _BLOCK // self._target[1])
+        for first in range(0, self._target[0], step):
+            rows = slice(first, min(first + step, self._target[0]))
+            resized[rows] = self.window(image, rows, slice(0, self._target[1]))
+        return resized
+
+    def window(self, image: Float, rows: slice, columns: slice) -> Float:
+        """The part of the resized map in `rows` and `columns`, to the last bit as in the whole; may be a view.
+
+        Costs as much as the part is large. Both slices have a start and a stop and are not empty. Raises ValueError
+        for a map of another size.
+        """
         if image.shape != self._source:
             raise ValueError(f"made for {self._source}, not for {image.shape}")
         if self._source == self._target:
-            return image.copy()
-        return self._all_four(image) if self._at_once else self._by_axes(image)
+            return image[rows, columns]
+        down, across = _part(self._rows, rows), _part(self._columns, columns)
+        top = int(down.low[0])
+        near = image[top : int(down.high[-1]) + 1]
+        down = down._replace(low=down.low - top, high=down.high - top)
+        return _all_four(near, down, across) if self._at_once else _by_axes(near, down, across)
 
-    def _all_four(self, image: Float) -> Float:
-        rows, columns = self._rows, self._columns
-        left, right = image[:, columns.low], image[:, columns.high]
-        above, below = rows.low_weight[:, None], rows.high_weight[:, None]
-        total = right[rows.low] * (above * columns.high_weight)
-        total = _fused(left[rows.low], above * columns.low_weight, total)
-        total = _fused(left[rows.high], below * columns.low_weight, total)
-        return _fused(right[rows.high], below * columns.high_weight, total)
+    def tiles(self, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where the target is cut if the source is cut every `step` rows and columns: first row, first column of each
+        tile, and one past the last.
 
-    def _by_axes(self, image: Float) -> Float:
-        rows, columns = self._rows, self._columns
-        wide = _fused(image[:, columns.low], columns.low_weight, image[:, columns.high] * columns.high_weight)
-        resized = np.empty(self._target, np.float32)
-        for part in self._blocks():
-            above, below = rows.low_weight[part, None], rows.high_weight[part, None]
-            resized[part] = _fused(wide[rows.low[part]], above, wide[rows.high[part]] * below)
-        return resized
+        What lies in a tile of the target is interpolated from its tile of the source and the row and column after it.
+        """
+        return _cuts(self._rows, self._source[0], step), _cuts(self._columns, self._source[1], step)
 
-    def _blocks(self) -> Iterator[slice]:
-        height, width = self._target
-        step = max(1, _BLOCK // width)
-        for first in range(0, height, step):
-            yield slice(first, min(first + step, height))
+
+def _all_four(image: Float, rows: _Axis, columns: _Axis) -> Float:
+    left, right = image[:, columns.low], image[:, columns.high]
+    above, below = rows.low_weight[:, None], rows.high_weight[:, None]
+    total = right[rows.low] * (above * columns.high_weight)
+    total = _fused(left[rows.low], above * columns.low_weight, total)
+    total = _fused(left[rows.high], below * columns.low_weight, total)
+    return _fused(right[rows.high], below * columns.high_weight, total)
+
+
+def _by_axes(image: Float, rows: _Axis, columns: _Axis) -> Float:
+    wide = _fused(image[:, columns.low], columns.low_weight, image[:, columns.high] * columns.high_weight)
+    # As `_fused`, but widened before rows are repeated: that is most of the time of all post-processing.
+    product = wide.astype(np.float64)[rows.low]
+    product *= rows.low_weight.astype(np.float64)[:, None]
+    below = wide[rows.high]
+    below *= rows.high_weight[:, None]
+    product += below
+    return product.astype(np.float32)
+
+
+def _part(axis: _Axis, positions: slice) -> _Axis:
+    return _Axis(
+        axis.low[positions],
+        axis.high[positions],
+        axis.low_weight[positions],
+        axis.high_weight[positions],
+    )
+
+
+def _cuts(axis: _Axis, source: int, step: int) -> NDArray[np.intp]:
+    return np.append(np.searchsorted(axis.low, np.arange(0, source, step)), len(axis.low))
 
 
 def _axis(source: int, target: int) -> _Axis:

@@ -21,6 +21,7 @@ from services.panoptic.mask2former.pixels import network_input
 from services.panoptic.mask2former.queries import SureQueries, sure_queries
 from services.panoptic.model import Instance, PanopticParams, PanopticResult, Segment
 from services.panoptic.partition import NOBODY
+from services.panoptic.runs import Runs
 from serving.coco import UNLABELLED, UNLABELLED_ID
 from serving.engine import Engine
 from serving.yolo import CroppedMask
@@ -91,7 +92,7 @@ class Mask2FormerModel:
         claims = self._settle(queries, (raw.height, raw.width), params)
         own_grids = [self._settle(queries, grid, params) for grid in params.grids if params.reference]
         numbers, members = self._number(queries, [claims, *own_grids], params)
-        segment_map = np.asfortranarray(numbers[claims.owner])
+        segment_map = numbers[claims.owner.T].T  # Fortran order: masks are read down the columns
         segments = self._segments(queries, segment_map, members, [numbers[grid.owner] for grid in own_grids])
         if params.reference:
             grids = tuple(numbers[grid.owner] for grid in own_grids)
@@ -141,14 +142,17 @@ class Mask2FormerModel:
         members: Sequence[int],
         grids: Sequence[NDArray[np.uint16]],
     ) -> tuple[Segment, ...]:
-        shares = np.bincount(segment_map.ravel(order="K"), minlength=len(members) + 1) / segment_map.size
+        runs = Runs.of(segment_map, len(members) + 1)
+        height, width = segment_map.shape
+        boxes = (runs.boxes / np.array([width, height] * 2)).tolist()
+        shares = (runs.areas / segment_map.size).tolist()
         segments = []
         for number, query in enumerate(members, start=1):
             label = int(queries.labels[query])
-            # One that lives in a grid alone has no pixel of the picture: its box is that of its cells.
-            drawn_in = (
-                segment_map if shares[number] else next(grid for grid in grids if (grid == number).any())
-            )
+            box = tuple(boxes[number])
+            if not shares[number]:
+                # One that lives in a grid alone has no pixel of the picture: its box is that of its cells.
+                box = _tight_box(next(grid for grid in grids if (grid == number).any()) == number)
             segments.append(
                 Segment(
                     id=number,
@@ -157,13 +161,12 @@ class Mask2FormerModel:
                     label=self.labels[label],
                     is_thing=label < THINGS,
                     score=float(queries.scores[query]),
-                    box=_tight_box(drawn_in == number),
-                    area=float(shares[number]),
+                    box=box,
+                    area=shares[number],
                 )
             )
         if shares[NOBODY]:
-            box = _tight_box(segment_map == NOBODY)
-            rest = float(shares[NOBODY])
+            box, rest = tuple(boxes[NOBODY]), shares[NOBODY]
             segments.append(
                 Segment(len(members) + 1, NOBODY, UNLABELLED_ID, UNLABELLED, False, 0.0, box, rest)
             )

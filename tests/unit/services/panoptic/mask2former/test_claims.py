@@ -59,6 +59,62 @@ def test_without_demands_the_highest_weighted_mask_owns_the_pixel(
     np.testing.assert_array_equal(claims.owner, weighted.argmax(axis=0))
 
 
+def regions(rng: np.random.Generator, count: int, side: int) -> Float:
+    """Soft masks (count, side, side) as a trained network draws them: sure inside, soft edges, now and then equal."""
+    y, x = np.mgrid[:side, :side]
+    centres = rng.random((count, 2)) * side
+    away = np.stack([np.hypot(y - cy, x - cx) for cy, cx in centres])
+    reach = rng.random((count, 1, 1)) * side
+    steep = rng.choice([0.2, 1.0, 30.0], (count, 1, 1))
+    masks: Float = (1 / (1 + np.exp(np.clip((away - reach) * steep, -60, 60)))).astype(np.float32)
+    if count > 1 and rng.random() < 0.5:
+        masks[-1] = masks[0]
+    return masks
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 6),
+    st.integers(1, 60),
+    st.integers(1, 260),
+    st.integers(1, 260),
+    st.sampled_from([0.0, 0.3, 0.5, 0.95, 1.0]),
+    st.sampled_from([0.0, 0.8]),
+)
+@FEW
+def test_what_is_settled_by_tiles_is_what_every_pixel_says(
+    seed: int, count: int, side: int, height: int, width: int, mask_threshold: float, overlap_threshold: float
+) -> None:
+    """Against the rule as published, written out: all masks at full size, the first of the highest."""
+    rng = np.random.default_rng(seed)
+    scores = rng.choice(np.array([0.51, 0.9, 0.95, 1.0], np.float32), count)
+    sure = SureQueries(scores, np.zeros(count, np.intp), regions(rng, count, side))
+    claims = settle_claims(
+        sure, (height, width), mask_threshold=mask_threshold, overlap_threshold=overlap_threshold
+    )
+    resize = Bilinear((side, side), (height, width))
+    weighted = np.stack([resize(mask) * score for mask, score in zip(sure.masks, scores, strict=True)])
+    owner = weighted.argmax(axis=0)
+    for query in range(count):
+        won = np.count_nonzero(owner == query)
+        surely = np.count_nonzero(weighted[query] >= np.float32(mask_threshold))
+        share = float(np.float32(won) / np.float32(surely or 1))
+        survives = won > 0 and surely > 0 and share > overlap_threshold
+        assert (query in claims.survivors) == survives
+        np.testing.assert_array_equal(claims.owner == query, (owner == query) & survives)
+
+
+@given(st.integers(0, 2**32 - 1), st.data())
+@FEW
+def test_a_window_is_that_part_of_the_whole(seed: int, data: st.DataObject) -> None:
+    source, target = (data.draw(st.tuples(SIDE, SIDE)) for _ in range(2))
+    resize = Bilinear(source, target, at_once=data.draw(st.none() | st.booleans()))
+    image = np.random.default_rng(seed).normal(size=source).astype(np.float32)
+    parts = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(1, n)))) for n in target]
+    rows, columns = (slice(first, max(last, first + 1)) for first, last in parts)
+    np.testing.assert_array_equal(resize.window(image, rows, columns), resize(image)[rows, columns])
+
+
 def logits(*queries: tuple[int, float]) -> Float:
     """(1, Q, 134): each query's class with its score."""
     scores = np.zeros((1, len(queries), 134), np.float32)
