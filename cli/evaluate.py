@@ -36,14 +36,14 @@ def scenes(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")] = False,
 ) -> None:
     """Exact answers on generated scenes: both adapters on, and the base without them beside it."""
-    from llm_server import base_model
+    from llm_server import base_checkpoint
     from serving.weights import WeightStore
 
     if precision not in ("nf4", "bf16", "fp32"):
         raise typer.BadParameter(f"{precision} is not nf4, bf16 or fp32", param_hint="--precision")
     console = Console(stderr=True)
-    checkpoint = base_model.checkpoint(WeightStore())
-    folder = adapters or Path(base_model.__file__).parent / "adapters"
+    checkpoint = base_checkpoint.checkpoint(WeightStore())
+    folder = adapters or Path(base_checkpoint.__file__).parent / "adapters"
     report = score(checkpoint, folder, n=n, seed=seed, console=console, precision=precision, show=show)
     if as_json:
         print(json.dumps(report))

@@ -23,6 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 HOST = "127.0.0.1"
 
+# Asking takes both sides some milliseconds, which a starting process needs for itself.
+_POLL_S = 0.3
+
 
 @dataclass(frozen=True)
 class ProcessSpec:
@@ -232,11 +235,11 @@ class Mesh:
                     still.append(process)
             waiting = still
             if waiting:
-                time.sleep(0.1)
+                time.sleep(_POLL_S)
 
     def _await(self, process: MeshProcess, deadline: float) -> None:
         while not self._is_up(process, deadline):
-            time.sleep(0.1)
+            time.sleep(_POLL_S)
 
     def _is_up(self, process: MeshProcess, deadline: float) -> bool:
         code = process.popen.poll()

@@ -43,7 +43,7 @@ def train(
     # Huge pages for tensors, where the kernel hands them out on request; read when torch is loaded.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from cli.scene_words import scene_words
-    from llm_server import base_model
+    from llm_server import base_checkpoint
     from llm_server.training import cards, recipe
     from serving.weights import WeightStore
 
@@ -51,7 +51,7 @@ def train(
     chosen = recipe.Recipe(seed=seed)
     if smoke or steps is not None:
         chosen = recipe.scaled(chosen, SMOKE_STEPS if steps is None else steps)
-    checkpoint = base_model.checkpoint(WeightStore())
+    checkpoint = base_checkpoint.checkpoint(WeightStore())
     console.print(f"training {chosen.steps} steps into {out}", highlight=False)
     card = recipe.train(chosen, checkpoint=checkpoint, verbalize=scene_words, out=out, resume=resume)
     wanted = min(scenes, SMOKE_SCENES) if smoke else scenes

@@ -99,9 +99,8 @@ def prepare(store: WeightStore, names: Iterable[str], console: Console) -> dict[
             with console.status(f"exporting {name} to ONNX (once)"):
                 products[f"{name}.onnx"] = str(exported_onnx(store, name))
         elif name == BASE_ARTIFACT:
-            # Imports torch, which only this artifact needs.
-            from llm_server.base_model import prepare_base
+            from llm_server.base_checkpoint import prepare_base
 
-            with console.status("converting the language model to safetensors (once)"):
+            with console.status("converting the language model (once)"):
                 products["smollm2-135m-instruct"] = str(prepare_base(store))
     return products

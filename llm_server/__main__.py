@@ -31,7 +31,7 @@ def load(settings: LlmServerSettings) -> ServedModel:
     """Load the base and its adapters. Blocks; imports torch, so that the process listens before that."""
     from transformers import utils
 
-    from llm_server import base_model
+    from llm_server import base_checkpoint, base_model
     from llm_server.polysight_smol import ServingOptions, assemble
 
     def end_process(error: Exception) -> None:
@@ -41,8 +41,8 @@ def load(settings: LlmServerSettings) -> ServedModel:
     quiet: Any = utils.logging.disable_progress_bar  # untyped
     quiet()  # standard error is for log lines
     store = WeightStore()
-    base = store.licence(base_model.ARTIFACT)
-    folder = base_model.served_checkpoint(store, settings.precision)
+    base = store.licence(base_checkpoint.ARTIFACT)
+    folder = base_checkpoint.served_checkpoint(store, settings.precision)
     return assemble(
         base_model.load_model(folder, settings.precision),
         base_model.load_tokenizer(folder),

@@ -44,13 +44,16 @@ class AdapterSet:
 
     def _load(self, base: nn.Module, adapter: AdapterFiles) -> None:
         folder = str(adapter.folder)
+        # low_cpu_mem_usage: without, peft first draws random weights, most of the time that loading takes.
         try:
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(
-                    base, folder, adapter_name=adapter.name, is_trainable=False
+                    base, folder, adapter_name=adapter.name, is_trainable=False, low_cpu_mem_usage=True
                 )
             else:
-                self._peft.load_adapter(folder, adapter_name=adapter.name, is_trainable=False)
+                self._peft.load_adapter(
+                    folder, adapter_name=adapter.name, is_trainable=False, low_cpu_mem_usage=True
+                )
         except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise AdapterRefused(adapter.name, f"its tensors do not fit the base: {error}") from error
         with safe_open(str(adapter.weights), framework="pt") as tensors:

@@ -1,28 +1,23 @@
-"""The base language model: GGUF -> safetensors once, then loaded in the precision that is asked for.
+"""The base language model in memory: a checkpoint folder of :mod:`llm_server.base_checkpoint`, loaded as
 
-The checkpoint ships as GGUF (Q4_1 blocks) inside a registry package. It is dequantised once to float32 safetensors,
-kept in the weight store, and from there loaded as:
-
-- ``nf4``: bitsandbytes 4-bit NormalFloat with double quantisation, computing in bfloat16: what is served.
-  Quantising takes seconds of every start, so the quantised checkpoint is kept as well;
-- ``nf4-dequantised``: the very values of ``nf4`` as plain bfloat16 layers: what adapters are trained on;
+- ``nf4``: bitsandbytes 4-bit NormalFloat with double quantisation, computing in bfloat16;
+- ``nf4-dequantised``: the very values of ``nf4`` as plain bfloat16 layers: what adapters are trained on, and what is
+  served on a CPU, where unpacking at every step takes as long as the step;
 - ``bf16`` and ``fp32``: not quantised.
 """
 
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 
 import torch
-import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-ARTIFACT: Final = "smollm2-135m-instruct-gguf"
-NAME: Final = "SmolLM2-135M-Instruct"
+from llm_server.base_checkpoint import NAME, Precision
+
 #: The linear layers of a decoder layer: what is quantised, and what adapters sit on.
 LINEARS: Final[tuple[str, ...]] = (
     "q_proj",
@@ -34,70 +29,6 @@ LINEARS: Final[tuple[str, ...]] = (
     "down_proj",
 )
 
-Precision = Literal["nf4", "nf4-dequantised", "bf16", "fp32"]
-
-
-class Store(Protocol):
-    """What is used of :class:`serving.weights.WeightStore`."""
-
-    def fetch(self, artifact: str) -> Path:
-        """A verified file."""
-
-    def licence(self, artifact: str) -> Any:
-        """What the manifest says of it; ``sha256`` is used here."""
-
-    def derive(self, name: str, *, key: str, build: Any) -> Path:
-        """A cached product."""
-
-
-def checkpoint(store: Store) -> Path:
-    """Folder with safetensors, config and tokenizer of the base, made from the GGUF file the first time."""
-    gguf = store.fetch(ARTIFACT)
-    sha256 = store.licence(ARTIFACT).sha256
-    return store.derive(
-        NAME.lower(),
-        key=f"gguf-to-safetensors-1 {sha256} transformers {transformers.__version__}",
-        build=lambda folder: convert(gguf, folder),
-    )
-
-
-def served_checkpoint(store: Store, precision: Precision) -> Path:
-    """The checkpoint to serve in ``precision``: for ``nf4`` one that is quantised already, made the first time."""
-    folder = checkpoint(store)
-    if precision != "nf4":
-        return folder
-    sha256 = store.licence(ARTIFACT).sha256
-    libraries = f"transformers {transformers.__version__} bitsandbytes {version('bitsandbytes')}"
-    return store.derive(
-        f"{NAME.lower()}-nf4",
-        key=f"nf4-double-quantised-1 {sha256} {libraries}",
-        build=lambda place: quantise(folder, place),
-    )
-
-
-def prepare_base(store: Store) -> Path:
-    """Makes what serving needs ahead of time; the name that the `polysight weights` command knows."""
-    return served_checkpoint(store, "nf4")
-
-
-def convert(gguf: Path, folder: Path) -> None:
-    """Dequantise a GGUF checkpoint to float32 safetensors with its config and tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
-    model.config._name_or_path = NAME
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def quantise(folder: Path, place: Path) -> None:
-    """Writes the checkpoint of ``folder`` to ``place`` with its linear layers in NF4, and the tokenizer beside it."""
-    model = load_model(folder, "nf4")
-    model.save_pretrained(place)
-    load_tokenizer(folder).save_pretrained(place)
-
 
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a checkpoint folder."""
@@ -108,17 +39,17 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
     """The base in evaluation mode on the CPU, frozen.
 
     Args:
-        folder: what :func:`checkpoint` or :func:`served_checkpoint` returned. One that is quantised already can
-            only be loaded as ``nf4`` or ``nf4-dequantised``; ValueError otherwise.
+        folder: of :mod:`llm_server.base_checkpoint`. One that is quantised already can only be loaded as what it is,
+            and ``nf4`` as ``nf4-dequantised``; ValueError otherwise.
         precision: see the module.
         attention: name of an attention implementation that transformers knows.
     """
     arguments: dict[str, Any] = {"attn_implementation": attention}
-    four_bit = precision in ("nf4", "nf4-dequantised")
-    stored = _is_quantised(folder)
-    if stored and not four_bit:
-        raise ValueError(f"{folder} is quantised to 4 bits and cannot be loaded as {precision}")
-    if four_bit and not stored:
+    stored = _stored_precision(folder)
+    if stored is not None and precision != stored and (stored, precision) != ("nf4", "nf4-dequantised"):
+        raise ValueError(f"{folder} holds the base as {stored}, which cannot be loaded as {precision}")
+    four_bit = precision == "nf4" or (precision == "nf4-dequantised" and stored != "nf4-dequantised")
+    if four_bit and stored is None:
         quantisation: Any = BitsAndBytesConfig  # untyped
         arguments["quantization_config"] = quantisation(
             load_in_4bit=True,
@@ -132,7 +63,7 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
     model: Any = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if precision == "nf4":
         no_weight_packing(model)
-    if precision == "nf4-dequantised":
+    if four_bit and precision == "nf4-dequantised":
         model = dequantised(model)
     model.config._name_or_path = NAME
     model.name_or_path = NAME
@@ -170,9 +101,14 @@ def dequantised(model: Any) -> Any:
     return model
 
 
-def _is_quantised(folder: Path) -> bool:
+#: The key of a stored config.json that says that NF4 values are stored unpacked.
+STORED_PRECISION: Final = "stored_precision"
+
+
+def _stored_precision(folder: Path) -> str | None:
+    """ "nf4" or "nf4-dequantised" if the folder holds that, None if it holds the base unquantised."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return "quantization_config" in config
+    return "nf4" if "quantization_config" in config else config.get(STORED_PRECISION)
 
 
 def _four_bit(model: nn.Module) -> list[tuple[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 
 from llm_server.adapter_files import read_adapters
 from llm_server.adapter_set import AdapterSet
-from llm_server.base_model import NAME as BASE
+from llm_server.base_checkpoint import NAME as BASE
 from llm_server.engine import Engine
 from llm_server.model_runner import TorchRunner
 from llm_server.prompts import chatml

@@ -23,8 +23,9 @@ class WeightsRecord:
 class ServedModel:
     """One model with its engine and adapters.
 
-    ``precision`` is "nf4", "bf16" or "fp32"; ``device`` what runs it, such as "torch-cpu"; ``context_length`` counts
-    positions of prompt and answer together, ``answer_reserve`` of them are kept from the prompt.
+    ``precision`` is as in :mod:`llm_server.base_model`; ``device`` what runs it, such as "torch-cpu";
+    ``context_length`` counts positions of prompt and answer together, ``answer_reserve`` of them are kept from the
+    prompt.
     """
 
     name: str

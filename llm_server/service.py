@@ -49,8 +49,7 @@ _REASONS = {
     FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
 }
 _WARM_UP = generation_pb2.GenerateRequest(
-    turns=[generation_pb2.Turn(role=generation_pb2.ROLE_USER, text="What is in the picture?")],
-    verbalized_text="The image includes (#1 person) [0.00, 0.16, 0.29, 0.88].",
+    turns=[generation_pb2.Turn(role=generation_pb2.ROLE_USER, text="What?")],
     sampling=generation_pb2.SamplingParameters(max_new_tokens=2),
 )
 
@@ -70,13 +69,12 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return Servicer(FULL_NAME, lambda server: _register(self, server))
 
     async def warm_up(self) -> None:
-        """Load the model and run real generations: alone without and with all adapters, then a full batch of both."""
+        """Load the model and run real generations: one alone, then a full batch, with adapters and without."""
         model = await asyncio.to_thread(self._load)
         self._model = model
         model.engine.start()
+        await self._warm(model, model.default_adapters)
         sets: list[AdapterScales] = [(), model.default_adapters]
-        for adapters in sets:
-            await self._warm(model, adapters)
         full = itertools.islice(itertools.cycle(sets), model.engine.slots)
         await asyncio.gather(*(self._warm(model, adapters) for adapters in full))
 

@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from llm_server import base_model
+from llm_server.base_checkpoint import NAME as BASE
 from llm_server.prompts.chatml import SYSTEM
 from llm_server.training import cards
 from llm_server.training.fused_lora import fuse, unfuse
@@ -97,7 +98,7 @@ def adapted(model: Any, *, rank: int, alpha: int) -> Any:
     for task in TASKS[1:]:
         adapted_model.add_adapter(task, config)
     for adapter_config in adapted_model.peft_config.values():
-        adapter_config.base_model_name_or_path = base_model.NAME
+        adapter_config.base_model_name_or_path = BASE
     adapted_model.base_model.set_adapter(list(TASKS))
     return adapted_model
 
@@ -156,7 +157,7 @@ def train(
 
     Args:
         recipe: the knobs.
-        checkpoint: folder of the base (:func:`llm_server.base_model.checkpoint`).
+        checkpoint: folder of the base (:func:`llm_server.base_checkpoint.checkpoint`).
         verbalize: how a scene is put into words; the gateway's own, so that training and serving agree.
         out: folder to write; made if it is not there.
         resume: folder with adapters to go on from instead of fresh ones; only the last stage is run then.
@@ -221,7 +222,7 @@ def run_card(
         **asdict(recipe),
         "steps": recipe.steps,
         "resumed": resumed,
-        "base": base_model.NAME,
+        "base": BASE,
         "trained_on": "nf4 (double quantisation), dequantised to bfloat16",
         "system": SYSTEM,
         "data_sha256": data.sha256,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from llm_server import base_model
+from llm_server import base_checkpoint, base_model
 from llm_server.adapter_files import read_adapters
 from llm_server.adapter_set import AdapterSet
 from llm_server.model_runner import TorchRunner
@@ -33,7 +33,7 @@ BOTH: AdapterScales = (("object", 1.0), ("vl", 1.0))
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return base_model.checkpoint(WeightStore())
+    return base_checkpoint.checkpoint(WeightStore())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def adapters_root(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         for parameter_name, parameter in model.named_parameters():
             if "lora_" in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.05)
-        model.peft_config["default"].base_model_name_or_path = base_model.NAME
+        model.peft_config["default"].base_model_name_or_path = base_checkpoint.NAME
         model.save_pretrained(str(root / name), save_embedding_layers=False)
     return root
 
@@ -57,7 +57,7 @@ def served(folder: Path, adapters_root: Path) -> Iterator[ServedModel]:
     model = assemble(
         base_model.load_model(folder, "nf4"),
         base_model.load_tokenizer(folder),
-        WeightsRecord(base_model.ARTIFACT, "00" * 32, "Apache-2.0"),
+        WeightsRecord(base_checkpoint.ARTIFACT, "00" * 32, "Apache-2.0"),
         ServingOptions("nf4", adapters_root, 1, 4, 4, 128, None, 64, 16),
     )
     model.engine.start()
@@ -81,7 +81,7 @@ def test_the_base_stays_in_four_bits_and_unmerged_and_adapters_count(
     folder: Path, adapters_root: Path
 ) -> None:
     adapters = AdapterSet(
-        base_model.load_model(folder, "nf4"), read_adapters(adapters_root, base=base_model.NAME)
+        base_model.load_model(folder, "nf4"), read_adapters(adapters_root, base=base_checkpoint.NAME)
     )
     from bitsandbytes.nn.modules import Linear4bit
 

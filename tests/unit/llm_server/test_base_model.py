@@ -9,7 +9,7 @@ import pytest
 import torch
 from bitsandbytes.nn.modules import Linear4bit
 
-from llm_server import base_model
+from llm_server import base_checkpoint, base_model
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 
 TOKENS = torch.arange(12)[None]
@@ -38,21 +38,28 @@ def test_dequantised_layers_give_what_the_served_layers_give(folder: Path) -> No
     assert (logits(served) - whole).abs().max() > 1e-3, "quantisation must be seen, or it was not done"
 
 
+@pytest.mark.parametrize("precision", ["nf4", "nf4-dequantised"])
 def test_a_stored_quantised_checkpoint_is_what_quantising_at_the_start_gives(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, precision: Any
 ) -> None:
-    stored = tmp_path / "nf4"
-    base_model.quantise(folder, stored)
-    torch.testing.assert_close(
-        logits(base_model.load_model(stored, "nf4")),
-        logits(base_model.load_model(folder, "nf4")),
-        rtol=0,
-        atol=0,
-    )
-    assert sum(isinstance(m, Linear4bit) for m in base_model.load_model(stored, "nf4").modules()) == 14
+    stored = tmp_path / "stored"
+    base_checkpoint.quantise(folder, stored, precision)
+    served = base_model.load_model(stored, precision)
+    torch.testing.assert_close(logits(served), logits(base_model.load_model(folder, "nf4")), rtol=0, atol=0)
+    assert sum(isinstance(m, Linear4bit) for m in served.modules()) == (14 if precision == "nf4" else 0)
     assert base_model.load_tokenizer(stored).get_vocab() == base_model.load_tokenizer(folder).get_vocab()
-    with pytest.raises(ValueError, match="quantised to 4 bits"):
+    with pytest.raises(ValueError, match=f"holds the base as {precision}"):
         base_model.load_model(stored, "fp32")
+
+
+def test_a_stored_nf4_checkpoint_can_be_unpacked_but_not_packed_again(folder: Path, tmp_path: Path) -> None:
+    base_checkpoint.quantise(folder, tmp_path / "nf4", "nf4")
+    base_checkpoint.quantise(folder, tmp_path / "unpacked", "nf4-dequantised")
+    unpacked = base_model.load_model(tmp_path / "nf4", "nf4-dequantised")
+    stored = base_model.load_model(tmp_path / "unpacked", "nf4-dequantised")
+    torch.testing.assert_close(logits(unpacked), logits(stored), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="cannot be loaded as nf4"):
+        base_model.load_model(tmp_path / "unpacked", "nf4")
 
 
 def test_weight_packing_is_off_so_that_gradients_survive_an_evaluation(folder: Path) -> None:
@@ -70,7 +77,7 @@ def test_weight_packing_is_off_so_that_gradients_survive_an_evaluation(folder: P
 @pytest.mark.parametrize("precision", ["nf4", "nf4-dequantised", "bf16", "fp32"])
 def test_every_precision_loads_frozen_under_the_bases_name(folder: Path, precision: Any) -> None:
     model = base_model.load_model(folder, precision)
-    assert model.config._name_or_path == base_model.NAME
+    assert model.config._name_or_path == base_checkpoint.NAME
     assert not any(p.requires_grad for p in model.parameters())
     assert not model.training
     wanted = torch.float32 if precision == "fp32" else torch.bfloat16
@@ -88,7 +95,7 @@ def test_conversion_is_derived_once_from_the_verified_file(tmp_path: Path) -> No
             self.keys = []
 
         def fetch(self, artifact: str) -> Path:
-            assert artifact == base_model.ARTIFACT
+            assert artifact == base_checkpoint.ARTIFACT
             return tmp_path / "model.gguf"
 
         def licence(self, artifact: str) -> Info:
@@ -99,9 +106,10 @@ def test_conversion_is_derived_once_from_the_verified_file(tmp_path: Path) -> No
             return tmp_path / name
 
     store = Store()
-    assert base_model.checkpoint(store) == tmp_path / "smollm2-135m-instruct"
+    assert base_checkpoint.checkpoint(store) == tmp_path / "smollm2-135m-instruct"
     assert Info.sha256 in store.keys[0]
-    assert base_model.served_checkpoint(store, "bf16") == tmp_path / "smollm2-135m-instruct"
-    assert base_model.served_checkpoint(store, "nf4") == tmp_path / "smollm2-135m-instruct-nf4"
-    assert len(set(store.keys)) == 2
+    assert base_checkpoint.served_checkpoint(store, "bf16") == tmp_path / "smollm2-135m-instruct"
+    assert base_checkpoint.served_checkpoint(store, "nf4") == tmp_path / "smollm2-135m-instruct-nf4"
+    assert base_checkpoint.prepare_base(store) == tmp_path / "smollm2-135m-instruct-nf4-dequantised"
+    assert len(set(store.keys)) == 3
     assert all(Info.sha256 in key for key in store.keys)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from llm_server.adapter_files import read_adapters
-from llm_server.base_model import NAME
+from llm_server.base_checkpoint import NAME
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training import cards
 from llm_server.training.mixture import Mixture, samples
