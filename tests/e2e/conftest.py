@@ -1,4 +1,4 @@
-"""A mesh of six real processes on free ports, shared by the tests of a module."""
+"""A mesh of six real processes on free ports, shared by all tests here: each leaves it as it was found."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cli.mesh import PROCESSES, Mesh
 from polysight.gateway.v1 import polysight_pb2_grpc as gateway_grpc
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """Started once a module; ends with every exit code 0."""
+    """Started once; ends with every exit code 0."""
     logs: Path = tmp_path_factory.mktemp("logs")
     # As on Kubernetes, a process that is told to stop looks away slowly: a call already on its way still finds it.
     pauses = {f"{spec.env_prefix}DRAIN_PAUSE_S": "4" for spec in PROCESSES}
