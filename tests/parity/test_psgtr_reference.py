@@ -45,8 +45,10 @@ def test_the_published_relations_are_told(case: Any, golden_tensors: Any) -> Non
     table = golden_tensors[f"sgg.{case['name']}.rel_dists"].reshape(-1, 57)
     rows = published_order(table, len(case["labels_1based"]), limit=10, least=0.8)
     told = sorted(float(table[row, 1:].max()) for row in rows)
-    wanted = sorted(score for score in case["scores_in_that_order"] if np.float32(score) >= np.float32(0.8))
-    if case["orders_agree"]:
+    wanted = sorted(
+        score for score in case.get("scores_in_that_order", []) if np.float32(score) >= np.float32(0.8)
+    )
+    if case.get("orders_agree", True):
         assert told == pytest.approx(wanted, abs=1e-7)
     assert len(rows) == case["text"].count(" is ")
     assert len(set(rows.tolist())) == len(rows)
@@ -66,7 +68,7 @@ def random_answer(rng: np.random.Generator, cells: int) -> Answer:
     def classes() -> Any:
         logits = rng.normal(size=(queries, 134)).astype(np.float32)
         labels = rng.choice([0, 0, 2, 16, 90, 119, 131, 133], queries)
-        logits[np.arange(queries), labels] += rng.choice([4, 7, 12], queries)
+        logits[np.arange(queries), labels] += rng.choice([5, 8, 12], queries)
         return logits
 
     def masks() -> Any:
@@ -78,7 +80,7 @@ def random_answer(rng: np.random.Generator, cells: int) -> Answer:
         return wide + rng.normal(size=wide.shape).astype(np.float32)
 
     relations = rng.normal(size=(queries, 57)).astype(np.float32)
-    relations[np.arange(queries), rng.choice([1, 3, 22], queries)] += rng.choice([2, 5, 9], queries)
+    relations[np.arange(queries), rng.choice([1, 3, 22], queries)] += rng.choice([4, 7, 10], queries)
     boxes = rng.random((2, queries, 4)).astype(np.float32)
     fit = Fit(31, 47, cells * 4, cells * 4, cells * 4, cells * 4)
     return Answer(classes(), classes(), relations, boxes[0], boxes[1], masks(), masks(), fit)
