@@ -1,8 +1,14 @@
 """Many callers, one device: refuse early, batch what waits, drop who left.
 
-The queue is bounded, and a full one refuses at once. When the device is free it takes what waits, in order
-of arrival, up to the batch and cost limits; there is no timer that holds work back in the hope of company.
-Callers who have cancelled, and callers whose deadline cannot be met any more, never reach the device.
+The queue is bounded, and a full one refuses at once. When the device is free it takes the most urgent of what waits and
+whatever may share a batch with it, up to the batch and cost limits; there is no timer that holds work back in the hope
+of company. Urgent is who has the earlier deadline; who has none, or a distant one, counts as due `patience_s` after
+arriving, so that nobody is overtaken by anybody who arrives later than that. Callers who have cancelled, and callers
+whose deadline cannot be met any more, never reach the device.
+
+Company costs those aboard time and saves the device the part of a batch that does not grow with it. How much that is,
+is learned from the batches that run (`serving.latency`); where it is next to nothing, as on most CPUs, everyone runs
+alone and is answered sooner.
 
 One event loop, one device thread. Everything but the `run` function executes on the loop: no locks.
 """
@@ -10,9 +16,10 @@ One event loop, one device thread. Everything but the `run` function executes on
 from __future__ import annotations
 
 import asyncio
+import bisect
+import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -25,6 +32,7 @@ R = TypeVar("R")
 
 _RETRY_UNKNOWN_S = 0.1  # the hint of a queue that filled up before its first batch came back
 _RETRY_LEAST_S = 0.005
+_WORTHWHILE = 0.05  # of an item's own time must be saved by sharing a batch
 
 
 @dataclass(frozen=True)
@@ -41,17 +49,29 @@ class Batched(Generic[R]):
 class _Entry(Generic[T, R]):
     item: T
     cost: float
+    group: Hashable
     arrived: float
     deadline: float | None
+    place: tuple[float, int]  # when it is due, and its number among equals
     future: asyncio.Future[Batched[R]]
+
+
+@dataclass
+class _Load:
+    """A batch that is yet to run, as far as a forecast needs it."""
+
+    size: int
+    weight: float
 
 
 class Batcher(Generic[T, R]):
     """Batches calls to `run`, which is blocking and maps n items to n results in the same order.
 
-    `max_batch` items at most share a batch; `max_queue` may wait (those on the device do not count). With
-    `cost`, a batch also stops below `max_cost` in all; a single item above it runs alone. `cost` must be
-    finite and not negative. `estimate` may bring what is known of the device from before.
+    `max_batch` items at most share a batch; `max_queue` may wait (those on the device do not count). `cost` says how
+    much of the device an item takes, in any unit (an item counts 1 without it): what a batch will take is told from
+    the sum, and with `max_cost` a batch stops below that sum; a single item above it runs alone. `cost` must be
+    finite and not negative. Only items of equal `group` share a batch. `patience_s`: see the module. `estimate` may
+    bring what is known of the device from before.
     """
 
     def __init__(
@@ -62,20 +82,27 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         cost: Callable[[T], float] | None = None,
         max_cost: float | None = None,
+        group: Callable[[T], Hashable] | None = None,
+        patience_s: float = 2.0,
         estimate: LatencyEstimate | None = None,
     ) -> None:
         if max_batch < 1 or max_queue < 1:
             raise ValueError(f"max_batch and max_queue must be at least 1, not {max_batch} and {max_queue}")
-        if (cost is None) != (max_cost is None):
-            raise ValueError("cost and max_cost belong together")
+        if cost is None and max_cost is not None:
+            raise ValueError("max_cost without cost")
         if max_cost is not None and not max_cost > 0:
             raise ValueError(f"max_cost must be positive, not {max_cost}")
+        if not (math.isfinite(patience_s) and patience_s >= 0):
+            raise ValueError(f"patience_s must be finite and not negative, not {patience_s}")
         self._run = run
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._cost = cost
         self._max_cost = math.inf if max_cost is None else max_cost
-        self._waiting: deque[_Entry[T, R]] = deque()
+        self._group = group
+        self._patience_s = patience_s
+        self._waiting: list[_Entry[T, R]] = []  # by place
+        self._numbers = itertools.count()
         self._arrived = asyncio.Event()
         self._estimate = estimate or LatencyEstimate()
         self._busy_until: float | None = None
@@ -109,12 +136,20 @@ class Batcher(Generic[T, R]):
                 retry_after_s=self._drained_in(now),
             )
         deadline = None if timeout_s is None else now + timeout_s
-        entry = _Entry[T, R](item, cost, now, deadline, loop.create_future())
-        if self._hopeless(entry, start := now + self._turn_in(now)):
+        entry = _Entry[T, R](
+            item,
+            cost,
+            None if self._group is None else self._group(item),
+            now,
+            deadline,
+            (min(now + self._patience_s, math.inf if deadline is None else deadline), next(self._numbers)),
+            loop.create_future(),
+        )
+        if deadline is not None and self._hopeless(entry, start := now + self._turn_in(entry, now)):
             raise self._unreachable(entry, now, start)
         if self._worker is None:
             self._worker = loop.create_task(self._work(), name="batcher")
-        self._waiting.append(entry)
+        bisect.insort(self._waiting, entry, key=_place)
         self._arrived.set()
         # A deadline that passes while the device is busy is told at once, not when the device frees.
         alarm = None if deadline is None else loop.call_at(deadline, self._expire, entry)
@@ -146,27 +181,41 @@ class Batcher(Generic[T, R]):
                 await self._serve(batch)
 
     def _take(self) -> list[_Entry[T, R]]:
-        """The next batch, in order of arrival; entries nobody waits for are dropped on the way."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        """The next batch, most urgent first; entries nobody waits for are dropped."""
+        now = asyncio.get_running_loop().time()
+        self._drop_lost(now)
         batch: list[_Entry[T, R]] = []
         weight, tightest = 0.0, math.inf
-        while self._waiting and len(batch) < self._max_batch:
-            entry = self._waiting[0]
-            if entry.future.done():
-                self._waiting.popleft()
-                continue
-            if self._hopeless(entry, now):
-                self._waiting.popleft()
-                entry.future.set_exception(self._unreachable(entry, now, now))
+        for entry in self._waiting:
+            if batch and entry.group != batch[0].group:
                 continue
             weight += entry.cost
             tightest = min(tightest, math.inf if entry.deadline is None else entry.deadline)
-            # Company must neither exceed the budget nor make anybody in the batch late.
-            if batch and (weight > self._max_cost or now + self._estimate.seconds(weight) > tightest):
+            # Company must pay, not exceed the budget, and make nobody in the batch late.
+            if batch and (
+                not self._pays(entry.cost)
+                or weight > self._max_cost
+                or now + self._estimate.seconds(weight) > tightest
+            ):
                 break
-            batch.append(self._waiting.popleft())
+            batch.append(entry)
+            if len(batch) == self._max_batch:
+                break
+        aboard = {entry.place for entry in batch}
+        self._waiting = [entry for entry in self._waiting if entry.place not in aboard]
         return batch
+
+    def _drop_lost(self, now: float) -> None:
+        """Drop those who have left, and tell those who would be late even if they ran alone and now."""
+        staying = []
+        for entry in self._waiting:
+            if entry.future.done():
+                continue
+            if self._hopeless(entry, now):
+                entry.future.set_exception(self._unreachable(entry, now, now))
+            else:
+                staying.append(entry)
+        self._waiting = staying
 
     async def _serve(self, batch: list[_Entry[T, R]]) -> None:
         loop = asyncio.get_running_loop()
@@ -200,6 +249,10 @@ class Batcher(Generic[T, R]):
         except BaseException as error:
             return _carried(error)
 
+    def _pays(self, cost: float) -> bool:
+        """Whether an item of `cost` saves the device time by joining a batch instead of running alone."""
+        return self._estimate.fixed_s >= _WORTHWHILE * self._estimate.seconds(cost)
+
     def _hopeless(self, entry: _Entry[T, R], start: float) -> bool:
         """Whether `entry` would be late even if it ran alone at `start`."""
         return entry.deadline is not None and start + self._estimate.seconds(entry.cost) >= entry.deadline
@@ -217,7 +270,7 @@ class Batcher(Generic[T, R]):
     def _expire(self, entry: _Entry[T, R]) -> None:
         if self._withdraw(entry) and not entry.future.done():
             now = asyncio.get_running_loop().time()
-            entry.future.set_exception(self._unreachable(entry, now, now + self._turn_in(now)))
+            entry.future.set_exception(self._unreachable(entry, now, now + self._turn_in(entry, now)))
 
     def _withdraw(self, entry: _Entry[T, R]) -> bool:
         """Free the place of a waiting entry at once; False if it was not waiting."""
@@ -227,22 +280,44 @@ class Batcher(Generic[T, R]):
             return False
         return True
 
-    def _turn_in(self, now: float) -> float:
-        """Seconds until the device takes the batch that one more entry would be in."""
-        rest = max(0.0, (self._busy_until or now) - now)
-        waiting = sum(entry.cost for entry in self._waiting)
-        by_cost = min(len(self._waiting), math.floor(waiting / self._max_cost))
-        ahead = max(len(self._waiting) // self._max_batch, by_cost)
-        return rest + (ahead * self._estimate.seconds(waiting / ahead) if ahead else 0.0)
+    def _turn_in(self, entry: _Entry[T, R], now: float) -> float:
+        """Seconds until the device takes the batch that `entry` is, or would be, in."""
+        ahead = itertools.takewhile(lambda other: other.place < entry.place, self._waiting)
+        loads, own = self._forecast((*ahead, entry))
+        return self._rest(now) + sum(self._estimate.seconds(load.weight) for load in loads[:own])
 
     def _drained_in(self, now: float) -> float:
         """Seconds until what waits now has probably run: the retry hint of a refusal."""
         if not self._estimate.known:
             return _RETRY_UNKNOWN_S
-        rest = max(0.0, (self._busy_until or now) - now)
-        waiting = sum(entry.cost for entry in self._waiting)
-        batches = max(math.ceil(len(self._waiting) / self._max_batch), math.ceil(waiting / self._max_cost))
-        return max(_RETRY_LEAST_S, rest + batches * self._estimate.seconds(waiting / batches))
+        loads, _ = self._forecast(self._waiting)
+        seconds = self._rest(now) + sum(self._estimate.seconds(load.weight) for load in loads)
+        return max(_RETRY_LEAST_S, seconds)
+
+    def _rest(self, now: float) -> float:
+        return max(0.0, (self._busy_until or now) - now)
+
+    def _forecast(self, entries: Iterable[_Entry[T, R]]) -> tuple[list[_Load], int]:
+        """The batches that `entries`, by place, will make, in their order, and which one the last of them is in."""
+        loads: list[_Load] = []
+        newest: dict[Hashable, int] = {}
+        own = 0
+        for entry in entries:
+            own = newest.get(entry.group, len(loads))
+            if own == len(loads) or (
+                loads[own].size == self._max_batch
+                or loads[own].weight + entry.cost > self._max_cost
+                or not self._pays(entry.cost)
+            ):
+                own = newest[entry.group] = len(loads)
+                loads.append(_Load(0, 0.0))
+            loads[own].size += 1
+            loads[own].weight += entry.cost
+        return loads, own
+
+
+def _place(entry: _Entry[T, R]) -> tuple[float, int]:
+    return entry.place
 
 
 def _carried(error: BaseException) -> RuntimeError:

@@ -217,10 +217,10 @@ async def test_one_slow_batch_does_not_shut_the_door_for_ever() -> None:
 
 
 async def test_company_is_not_taken_aboard_where_it_would_make_a_batch_late() -> None:
-    """10 s an item: three fit into 35 s, eight do not."""
+    """5 s a batch and 10 s an item: three fit into 36 s, eight do not."""
     device = Device()
-    batcher = Batcher(device.run, max_batch=8, max_queue=32, estimate=known(0.0, 10.0))
-    tight = asyncio.create_task(batcher.submit(100, timeout_s=35))
+    batcher = Batcher(device.run, max_batch=8, max_queue=32, estimate=known(5.0, 10.0))
+    tight = asyncio.create_task(batcher.submit(100, timeout_s=36))
     rest = submitted(batcher, range(7))
     await asyncio.gather(tight, *rest)
     assert device.batches[0] == [100, 0, 1]
@@ -277,6 +277,76 @@ async def test_cost_bounds_a_batch_and_a_single_item_above_it_runs_alone() -> No
     await batcher.close()
 
 
+async def test_the_earliest_deadline_goes_first_and_equals_in_order_of_arrival() -> None:
+    device = Device()
+    batcher = Batcher(device.run, max_batch=1, max_queue=8, patience_s=30)
+    first = await occupied(batcher, device)
+    rest = [
+        asyncio.create_task(batcher.submit(item, timeout_s=timeout_s))
+        for item, timeout_s in ((1, None), (2, 20), (3, None), (4, 10), (5, 1000))
+    ]
+    await until(lambda: batcher.queued == 5)
+    device.gate.set()
+    await asyncio.gather(first, *rest)
+    assert device.batches == [[0], [4], [2], [1], [3], [5]]
+    await batcher.close()
+
+
+async def test_who_has_waited_for_longer_than_patience_is_overtaken_by_nobody() -> None:
+    device = Device()
+    batcher = Batcher(device.run, max_batch=1, max_queue=8, patience_s=0.02)
+    first = await occupied(batcher, device)
+    patient = submitted(batcher, [1])[0]
+    await asyncio.sleep(0.03)
+    hasty = asyncio.create_task(batcher.submit(2, timeout_s=5))
+    await until(lambda: batcher.queued == 2)
+    device.gate.set()
+    await asyncio.gather(first, patient, hasty)
+    assert device.batches == [[0], [1], [2]]
+    await batcher.close()
+
+
+async def test_only_items_of_one_group_share_a_batch() -> None:
+    device = Device()
+    batcher = Batcher(device.run, max_batch=3, max_queue=16, group=lambda item: item % 2)
+    first = await occupied(batcher, device)
+    rest = submitted(batcher, [1, 2, 3, 4, 5, 7, 6])
+    await until(lambda: batcher.queued == 7)
+    device.gate.set()
+    await asyncio.gather(first, *rest)
+    assert device.batches == [[0], [1, 3, 5], [2, 4, 6], [7]]
+    await batcher.close()
+
+
+async def test_where_sharing_saves_nothing_everyone_runs_alone() -> None:
+    device = Device()
+    batcher = Batcher(device.run, max_batch=8, max_queue=16, estimate=known(0.0, 10.0))
+    first = await occupied(batcher, device)
+    rest = submitted(batcher, [1, 2, 3])
+    await until(lambda: batcher.queued == 3)
+    device.gate.set()
+    await asyncio.gather(first, *rest)
+    assert device.batches == [[0], [1], [2], [3]]
+    await batcher.close()
+
+
+async def test_a_forecast_counts_the_batches_ahead_of_ones_own() -> None:
+    """One batch of 10 s runs and one waits; a third group would wait for both, company for the first alone."""
+    device = Device()
+    batcher = Batcher(device.run, max_batch=2, max_queue=8, group=lambda item: item % 3, estimate=known(10.0))
+    tasks = [await occupied(batcher, device), *submitted(batcher, [1, 2])]
+    await until(lambda: batcher.queued == 2)
+    with pytest.raises(DeadlineUnreachableError) as caught:
+        await batcher.submit(3, timeout_s=35)
+    assert 39_000 <= int(caught.value.metadata["needed_ms"]) <= 40_000
+    tasks.append(asyncio.create_task(batcher.submit(4, timeout_s=35)))
+    await until(lambda: batcher.queued == 3)
+    device.gate.set()
+    await asyncio.gather(*tasks)
+    assert device.batches == [[0], [1, 4], [2]]
+    await batcher.close()
+
+
 async def test_close_drains_what_was_accepted_and_refuses_the_rest() -> None:
     device = Device()
     batcher = Batcher(device.run, max_batch=2, max_queue=8)
@@ -306,7 +376,7 @@ async def test_close_without_work() -> None:
     [
         {"max_batch": 0, "max_queue": 1},
         {"max_batch": 1, "max_queue": 0},
-        {"max_batch": 1, "max_queue": 1, "cost": float},
+        {"max_batch": 1, "max_queue": 1, "patience_s": -1.0},
         {"max_batch": 1, "max_queue": 1, "max_cost": 3.0},
         {"max_batch": 1, "max_queue": 1, "cost": float, "max_cost": 0.0},
     ],

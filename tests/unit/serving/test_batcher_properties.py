@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,3 +108,66 @@ def test_every_item_has_its_own_result_or_a_typed_error(
                 assert caller.leaves_after_ms is not None
             case _:
                 raise AssertionError(f"an untyped outcome: {outcome!r}")
+
+
+WAITING = st.lists(
+    # group, cost, seconds until the deadline (far enough that nobody is late)
+    st.tuples(st.integers(0, 2), st.integers(0, 6), st.none() | st.integers(100, 200)),
+    min_size=1,
+    max_size=24,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WAITING, st.integers(1, 4), st.integers(1, 12), st.sampled_from([0.0, 150.0, 1000.0]))
+def test_batches_are_led_by_the_most_urgent_and_hold_one_group_in_its_order(
+    waiting: list[tuple[int, int, int | None]], max_batch: int, max_cost: int, patience_s: float
+) -> None:
+    """Everything is there before the device is free: then the order of batches follows from the deadlines alone."""
+    batches: list[list[int]] = []
+    gate = threading.Event()
+
+    def run(numbers: Sequence[int]) -> Sequence[int]:
+        batches.append(list(numbers))
+        assert gate.wait(10)
+        return numbers
+
+    async def everyone() -> None:
+        batcher = Batcher(
+            run,
+            max_batch=max_batch,
+            max_queue=64,
+            cost=lambda number: float(waiting[number][1]) if number >= 0 else 0.0,
+            max_cost=max_cost,
+            group=lambda number: waiting[number][0] if number >= 0 else None,
+            patience_s=patience_s,
+        )
+        first = asyncio.create_task(batcher.submit(-1))
+        async with asyncio.timeout(20):
+            while not batches:  # noqa: ASYNC110 - set by the device thread
+                await asyncio.sleep(0.001)
+            tasks = [
+                asyncio.create_task(batcher.submit(number, timeout_s=timeout))
+                for number, (_, _, timeout) in enumerate(waiting)
+            ]
+            while batcher.queued < len(waiting):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(first, *tasks)
+            await batcher.close()
+
+    asyncio.run(everyone())
+
+    def due(number: int) -> tuple[float, int]:
+        timeout = waiting[number][2]
+        return min(patience_s, patience_s if timeout is None else timeout), number
+
+    left = sorted(range(len(waiting)), key=due)
+    for batch in batches[1:]:
+        assert batch[0] == left[0]
+        mates = [number for number in left if waiting[number][0] == waiting[batch[0]][0]]
+        assert batch == mates[: len(batch)]
+        cost = sum(waiting[number][1] for number in batch)
+        assert len(batch) == 1 or (cost <= max_cost and len(batch) <= max_batch)
+        left = [number for number in left if number not in batch]
+    assert not left

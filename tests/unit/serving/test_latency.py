@@ -31,6 +31,27 @@ def test_batches_of_one_size_say_nothing_about_others() -> None:
     assert estimate.seconds(1) == estimate.seconds(8) == pytest.approx(0.02)
 
 
+def test_what_does_not_grow_with_a_batch_is_told_apart() -> None:
+    estimate = LatencyEstimate()
+    assert estimate.fixed_s == 0
+    for weight in (1, 8, 2, 4, 1):
+        estimate.observe(weight, 0.030 + 0.001 * weight)
+    assert estimate.fixed_s == pytest.approx(0.030)
+
+
+def test_a_slope_is_not_read_from_noise() -> None:
+    """After many batches of all but one weight it is forgotten what others cost, until one of them runs again."""
+    estimate = LatencyEstimate()
+    for weight in (1, 8, 2, 4):
+        estimate.observe(weight, 0.010 * weight)
+    assert estimate.fixed_s == pytest.approx(0, abs=1e-9)
+    for number in range(100):
+        estimate.observe(1, 0.010 + 0.001 * (number % 2))
+    assert estimate.fixed_s == pytest.approx(estimate.seconds(1))
+    estimate.observe(8, 0.080)
+    assert estimate.seconds(8) == pytest.approx(0.080, rel=0.05)
+
+
 def test_it_follows_a_device_that_changed() -> None:
     estimate = LatencyEstimate()
     for _ in range(50):
