@@ -24,14 +24,12 @@ class Mixture:
 
     Attributes:
         vl_share: of all steps, those that train the ``vl`` adapter.
-        relations: multiplies how often relations are asked for.
-        backwards: multiplies, once more, how often it is asked who or what does something to a thing: the answer
-            stands before the words that the question repeats, which is what a causal model is slowest to learn.
+        backwards: multiplies how often it is asked who or what does something to a thing: the answer stands before
+            the words that the question repeats, which is what a causal model is slowest to learn.
         absent_share: of the questions that count a class, those about one that is not there.
     """
 
     vl_share: float = 0.55
-    relations: float = 1.0
     backwards: float = 1.0
     absent_share: float = 0.12
 
@@ -58,12 +56,9 @@ def samples(seed: int, mixture: Mixture, *, questions: int, start: int = 0) -> I
 def _mixed(family: Family, mixture: Mixture) -> Family:
     if family.draw is object_questions.count:
         return replace(family, draw=partial(object_questions.count, absent_share=mixture.absent_share))
-    weight = family.weight
-    if family.kind == "relation":
-        weight *= mixture.relations
     if family.draw is relation_questions.relation_subject:
-        weight *= mixture.backwards
-    return replace(family, weight=weight)
+        return replace(family, weight=family.weight * mixture.backwards)
+    return family
 
 
 def typed_carelessly(rng: random.Random, question: Question) -> Question:

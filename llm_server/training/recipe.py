@@ -51,8 +51,8 @@ class Stage:
 class Recipe:
     """Every knob of the run; the defaults are what the shipped adapters were trained with.
 
-    The first stage teaches everything. The second asks mostly about relations, which are the slowest to be learnt, of
-    these mostly "what is beside the car?", and counts more often what is not there.
+    The first stage teaches everything. The others ask mostly about relations, which are the slowest to be learnt; of
+    these the third mostly "what is beside the car?", and the last goes back to objects and counts what is not there.
     """
 
     seed: int = 0
@@ -62,12 +62,20 @@ class Recipe:
     max_tokens: int = 900
     stages: tuple[Stage, ...] = (
         Stage(steps=600, learning_rate=8e-4, warmup=30, start=0, mixture=Mixture()),
+        Stage(steps=240, learning_rate=4e-4, warmup=10, start=1000, mixture=Mixture(vl_share=0.85)),
         Stage(
-            steps=700,
+            steps=260,
             learning_rate=5e-4,
             warmup=10,
-            start=1000,
-            mixture=Mixture(vl_share=0.8, relations=2.0, backwards=2.5, absent_share=0.25),
+            start=2000,
+            mixture=Mixture(vl_share=0.9, backwards=5.0),
+        ),
+        Stage(
+            steps=240,
+            learning_rate=4e-4,
+            warmup=10,
+            start=3000,
+            mixture=Mixture(vl_share=0.65, backwards=2.5, absent_share=0.3),
         ),
     )
 

@@ -1,0 +1,58 @@
+"""The adapters that ship: what the server would read, and the card that says where they come from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llm_server
+from cli.scene_words import scene_words
+from llm_server.adapter_files import read_adapters
+from llm_server.base_checkpoint import NAME
+from llm_server.base_model import LINEARS
+from llm_server.training.recipe import DataHash, Recipe, stage_samples
+
+ROOT = Path(llm_server.__file__).parent / "adapters"
+
+
+@pytest.fixture
+def card() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((ROOT / "recipe.json").read_text())
+    return loaded
+
+
+def test_both_are_there_for_the_served_base_and_say_what_they_are_for() -> None:
+    adapters = read_adapters(ROOT, base=NAME)
+    assert [(a.name, a.rank) for a in adapters] == [("object", 16), ("vl", 16)]
+    assert all(a.description for a in adapters)
+    assert len({a.sha256 for a in adapters}) == 2
+    for adapter in adapters:
+        config = json.loads((adapter.folder / "adapter_config.json").read_text())
+        assert sorted(config["target_modules"]) == sorted(LINEARS)
+
+
+def test_the_card_has_scores_above_the_bars_and_above_the_base_alone(card: dict[str, Any]) -> None:
+    scores = card["scores"]
+    assert scores["n"] >= 300
+    assert min(scores[kind] for kind in ("existence", "relation", "text")) >= 0.85
+    assert scores["count"] >= 0.75
+    assert all(scores[kind] > scores["base"][kind] for kind in scores["base"])
+    assert card["loss"][-1][-1]["loss"] < card["loss"][0][0]["loss"]
+
+
+def test_the_recipe_of_the_card_is_the_one_in_the_code_and_makes_its_data_again(card: dict[str, Any]) -> None:
+    recipe = Recipe()
+    assert [asdict(stage) for stage in recipe.stages] == card["stages"]
+    # The last stage stands for all: the whole takes a minute.
+    data = DataHash(scene_words)
+    assert sum(1 for _ in data.through(stage_samples(recipe, recipe.stages[-1]))) == recipe.stages[-1].steps
+    assert data.sha256 == card["stage_data_sha256"][-1]
+
+
+@pytest.mark.parametrize("task", ["object", "vl"])
+def test_they_are_small_enough_to_ship(task: str) -> None:
+    assert (ROOT / task / "adapter_model.safetensors").stat().st_size < 12 * 2**20
