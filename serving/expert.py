@@ -18,9 +18,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import numpy as np
@@ -41,11 +41,32 @@ Image = NDArray[np.uint8]
 """(H, W, 3) RGB, EXIF orientation applied."""
 
 
+class HasTensor(Protocol):
+    """A prepared image that is one tensor, without the batch axis."""
+
+    @property
+    def tensor(self) -> NDArray[np.float32]:
+        """Channels, rows, columns."""
+        ...
+
+
+def by_shape(prepared: HasTensor) -> tuple[int, ...]:
+    """The batcher's `group` where only tensors of one shape can share a run."""
+    return prepared.tensor.shape
+
+
+def by_pixels(prepared: HasTensor) -> float:
+    """The batcher's `cost`: megapixels of the network's input."""
+    height, width = prepared.tensor.shape[-2:]
+    return float(height * width / 1e6)
+
+
 class Stages(Generic[Prepared, Raw]):
     """The batcher, thread pool and counters of one expert.
 
-    `infer` is the blocking model call, n prepared images to n raw outputs; `max_batch`, `max_queue`, `cost`
-    and `max_cost` are the batcher's. `workers` threads decode, preprocess and postprocess.
+    `infer` is the blocking model call, n prepared images to n raw outputs; `max_batch`, `max_queue`, `cost`,
+    `max_cost` and `group` are the batcher's (`by_pixels` and `by_shape` suit what holds one tensor).
+    `workers` threads decode, preprocess and postprocess.
     """
 
     def __init__(
@@ -58,6 +79,7 @@ class Stages(Generic[Prepared, Raw]):
         workers: int = 2,
         cost: Callable[[Prepared], float] | None = None,
         max_cost: float | None = None,
+        group: Callable[[Prepared], Hashable] | None = None,
         limits: ImageLimits | None = None,
     ) -> None:
         self._metrics = metrics.batcher(lambda: self._batcher.queued)
@@ -67,6 +89,7 @@ class Stages(Generic[Prepared, Raw]):
             max_queue=max_queue,
             cost=cost,
             max_cost=max_cost,
+            group=group,
         )
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stage")
         self._limits = limits

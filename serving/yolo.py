@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 
 INPUT_SIZE = 640
 STRIDE = 32
@@ -94,14 +95,17 @@ def letterbox(
     return canvas, fit
 
 
-def run_batch(engine: Engine, tensors: Sequence[Float]) -> list[dict[str, Float]]:
-    """Run prepared pictures through the engine; tensors of one shape share a run.
+def run_batch(
+    engine: Engine, tensors: Sequence[Float], buffer: BatchBuffer | None = None
+) -> list[dict[str, Float]]:
+    """Run prepared pictures through the engine; tensors of one shape share a run, stacked in `buffer`.
 
     Each tensor is (3, h, w) as `letterbox` made it; the result holds, per tensor and in order, the engine's
     outputs without the batch axis. Shapes may differ within the call, since rectangular letterboxing keeps
     the picture's ratio.
     """
     (name,) = (spec.name for spec in engine.inputs)
+    buffer = buffer or BatchBuffer()
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, tensor in enumerate(tensors):
         by_shape.setdefault(tensor.shape, []).append(index)
@@ -109,7 +113,7 @@ def run_batch(engine: Engine, tensors: Sequence[Float]) -> list[dict[str, Float]
     for indices in by_shape.values():
         for start in range(0, len(indices), engine.max_batch):
             chunk = indices[start : start + engine.max_batch]
-            outputs = engine.run({name: np.stack([tensors[index] for index in chunk])})
+            outputs = engine.run({name: buffer.stack([tensors[index] for index in chunk])})
             for row, index in enumerate(chunk):
                 results[index] = {key: value[row] for key, value in outputs.items()}
     return [results[index] for index in range(len(tensors))]

@@ -17,7 +17,7 @@ from services.panoptic.backend import open_backend
 from services.panoptic.service import FULL_NAME, PanopticServicer
 from services.panoptic.settings import PanopticSettings
 from serving.engine import EngineError
-from serving.expert import Stages
+from serving.expert import Stages, by_pixels, by_shape
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.logs import configure_logs
@@ -45,6 +45,8 @@ def main() -> None:
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         workers=settings.workers,
+        cost=by_pixels,
+        group=by_shape,
     )
     servicer = PanopticServicer(
         model,

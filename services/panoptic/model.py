@@ -12,6 +12,7 @@ from services.panoptic.grid import index_grid
 from services.panoptic.partition import NOBODY, Partition, partition
 from serving.coco import COCO_80, UNLABELLED, UNLABELLED_ID
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 from serving.yolo import INPUT_SIZE, CroppedMask, Letterbox, decode, draw_masks, letterbox, run_batch
 
 REVISION = 1
@@ -103,6 +104,7 @@ class PanopticModel:
         if isinstance(rows, int) and isinstance(channels, int) and rows != 4 + len(labels) + channels:
             raise ValueError(f"the graph has {rows - 4 - channels} classes, its labels are {len(labels)}")
         self._engine = engine
+        self._buffer = BatchBuffer()
         self._rectangular = rectangular
         self.labels = tuple(labels)
 
@@ -113,7 +115,7 @@ class PanopticModel:
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""
-        outputs = run_batch(self._engine, [item.tensor for item in batch])
+        outputs = run_batch(self._engine, [item.tensor for item in batch], self._buffer)
         return [
             Raw(output[self._output], output[self._prototypes], item.fit)
             for output, item in zip(outputs, batch, strict=True)

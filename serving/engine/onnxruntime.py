@@ -103,6 +103,8 @@ def _options(threads: int) -> ort.SessionOptions:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan of memory for every shape seen would be one more block each: shapes follow the pictures.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3  # its warnings are about fallbacks, which are checked here
     return options
 
