@@ -12,11 +12,10 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from cli import engines, evaluate, parity, train, weights
+from cli import engines, evaluate, models, parity, train, weights
 from cli.ask import ask
 from cli.demo import demo
 from cli.doctor import doctor
-from cli.models import models
 from cli.perceive import perceive
 from cli.up import up
 from serving.weights import WeightsUnavailableError
@@ -29,9 +28,9 @@ app = typer.Typer(
 app.command()(up)
 app.command()(ask)
 app.command()(perceive)
-app.command()(models)
 app.command()(doctor)
 app.command()(demo)
+app.add_typer(models.app, name="models")
 app.add_typer(weights.app, name="weights")
 app.add_typer(parity.app, name="parity")
 app.add_typer(engines.app, name="engines")

@@ -1,4 +1,7 @@
-"""`polysight models`: what answers in a running mesh, with versions, engines and licences."""
+"""`polysight models`: what answers in a running mesh, with versions, engines and licences.
+
+`polysight models footprint` needs no mesh: see `cli.footprint`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from rich.table import Table
 
 from cli.addresses import AddressOptions
 from cli.connection import JsonOption, channel_to, explain
+from cli.footprint import footprint
 from polysight.common.v1 import model_pb2
 from polysight.llm.v1 import generation_pb2 as llm_pb2
 from polysight.llm.v1 import generation_pb2_grpc as llm_grpc
@@ -28,6 +32,9 @@ from polysight.vision.v1 import (
 )
 
 TIMEOUT_S = 5.0
+
+app = typer.Typer(help="What answers in a running mesh, and what models weigh.", invoke_without_command=True)
+app.command()(footprint)
 
 
 def describe(name: str, channel: grpc.Channel) -> model_pb2.ModelDescription:
@@ -49,11 +56,15 @@ def describe(name: str, channel: grpc.Channel) -> model_pb2.ModelDescription:
     return ocr.Describe(ocr_pb2.OcrServiceDescribeRequest(), timeout=TIMEOUT_S).description
 
 
+@app.callback()
 def models(
+    context: typer.Context,
     host: AddressOptions = "127.0.0.1",
     as_json: JsonOption = False,
 ) -> None:
     """Lists the experts' models, the language models and their adapters."""
+    if context.invoked_subcommand is not None:
+        return
     from cli.mesh import EXPERTS, LLM_SERVER
 
     told: dict[str, Any] = {"experts": {}, "models": [], "adapters": [], "unreachable": {}}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from llm_server.models.decoding import DecodingSession
+from llm_server.models.decoding import Session
 
 
 @dataclass(frozen=True, order=True)
@@ -44,7 +44,7 @@ class _Row:
 
 
 def beam_search(
-    session: DecodingSession, first: Tensor, *, beams: int, stop: Set[int], max_new: int
+    session: Session, first: Tensor, *, beams: int, stop: Set[int], max_new: int
 ) -> list[Hypothesis]:
     """The best answer for each prompt. Prompts are read once; beams share what was read until they part.
 

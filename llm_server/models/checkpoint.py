@@ -28,7 +28,7 @@ from llm_server.models.vision_language import VisionLanguageModel
 INDEX: Final = "model.safetensors.index.json"
 _POSITIONS: Final = "vit.vision_tower.vision_model.embeddings.position_embedding.weight"
 #: How much of a file may stay mapped, as a share of the checkpoint, before it is let go.
-_MAPPED_SHARE: Final = 0.03
+_MAPPED_SHARE: Final = 0.02
 
 
 class TensorSetError(CheckpointError):
@@ -182,10 +182,15 @@ def drop_unused(model: VisionLanguageModel) -> None:
 
 
 def _tensors(files: Mapping[str, TensorFile]) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor by key, backed by a mapped file that is closed and opened anew after a share of the checkpoint."""
+    """Each tensor by key, backed by a mapped file that is closed and opened anew after a share of the checkpoint.
+
+    The largest of a file come first, while there is most room.
+    """
     limit = _MAPPED_SHARE * sum(file.size for file in files.values())
     for path in sorted({file.path for file in files.values()}):
-        keys = [key for key, file in files.items() if file.path == path]
+        keys = sorted(
+            (key for key, file in files.items() if file.path == path), key=lambda key: -files[key].size
+        )
         while keys:
             mapped = 0.0
             with safe_open(str(path), framework="pt") as tensors:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +37,16 @@ class GrowingCache:
     def select(self, rows: Tensor) -> None:
         """Make the batch consist of ``rows`` (B',) int64 of it, repeated or reordered."""
         self._layers = {index: (keys[rows], values[rows]) for index, (keys, values) in self._layers.items()}
+
+
+class Session(Protocol):
+    """A batch of prompts that have been read, and what follows them."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token (B,) to each row; logits (B, V) of what comes next."""
+
+    def select(self, rows: Tensor) -> None:
+        """Make the batch consist of ``rows`` (B',) int64 of it, repeated or reordered."""
 
 
 class DecodingSession:
@@ -73,9 +84,7 @@ class GreedyAnswer:
     logits: Tensor
 
 
-def greedy(
-    session: DecodingSession, first: Tensor, *, stop: Set[int], max_new: int, fill: int
-) -> GreedyAnswer:
+def greedy(session: Session, first: Tensor, *, stop: Set[int], max_new: int, fill: int) -> GreedyAnswer:
     """The likeliest token, step by step.
 
     Args:

@@ -44,7 +44,20 @@ class GateBias:
         _check(self.logits, "logits")
 
 
-Gate: TypeAlias = FixedGate | GateBias
+@dataclass(frozen=True)
+class BlendedGate:
+    """``share`` of fixed weights and the rest of the model's own, token by token."""
+
+    weights: Triple
+    share: float
+
+    def __post_init__(self) -> None:
+        FixedGate(self.weights)
+        if not 0 <= self.share <= 1:
+            raise GateOverrideError(f"a share of {self.share} is not between 0 and 1")
+
+
+Gate: TypeAlias = FixedGate | GateBias | BlendedGate
 
 
 def one_expert(expert: int) -> FixedGate:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llm_server.models.dimensions import MixerDimensions
-from llm_server.models.gates import FixedGate, GateBias, GateOverrides, Side
+from llm_server.models.gates import BlendedGate, FixedGate, GateBias, GateOverrides, Side
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,8 @@ class Mixer(nn.Module):
             gate = None if overrides is None else overrides.of(self._layer, side)
             if isinstance(gate, FixedGate):
                 weights[row] = weights.new_tensor(gate.weights)
+            elif isinstance(gate, BlendedGate):
+                weights[row] = weights[row] * (1 - gate.share) + weights.new_tensor(gate.weights) * gate.share
             elif isinstance(gate, GateBias):
                 biased = logits[row].float() + torch.tensor(gate.logits, device=logits.device)
                 weights[row] = torch.softmax(biased.to(mixing.gate_dtype), dim=-1)
