@@ -72,6 +72,22 @@ def _tiny_psgtr() -> ExportedGraph:
     )
 
 
+def _tiny_eomt() -> ExportedGraph:
+    def export(weights: WeightStore) -> Path:
+        from services.panoptic.eomt.export import OPSET, export_eomt
+
+        def build(destination: Path) -> None:
+            export_eomt("random:tiny", destination)
+
+        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+        return weights.derive("eomt-tiny.onnx", key=f"random:tiny opset {OPSET} {made_by}", build=build)
+
+    pixels = ShapeRange(min=(1, 3, 64, 64), opt=(2, 3, 64, 64), max=(8, 3, 64, 64))
+    return ExportedGraph(
+        "eomt-tiny", export, (Profile(shapes={"pixel_values": pixels}),), {"pixel_values": (2, 3, 64, 64)}
+    )
+
+
 GRAPHS: tuple[ExportedGraph, ...] = (
     _yolo("yolo26n"),
     _yolo("yolo26n-seg"),
@@ -96,4 +112,5 @@ GRAPHS: tuple[ExportedGraph, ...] = (
     # The production architecture with random weights, small enough to build in a test.
     _tiny_mask2former(),
     _tiny_psgtr(),
+    _tiny_eomt(),
 )

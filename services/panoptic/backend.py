@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polysight.common.v1 import model_pb2
+from services.panoptic.eomt.model import REVISION as EOMT_REVISION
+from services.panoptic.eomt.model import EomtModel
 from services.panoptic.export import ARTIFACT, export
 from services.panoptic.mask2former.labels import THINGS
 from services.panoptic.mask2former.model import REVISION as MASK2FORMER_REVISION
@@ -15,11 +17,13 @@ from services.panoptic.mask2former.published import REFERENCE, SERVING, Threshol
 from services.panoptic.model import REVISION, PanopticModel, PanopticParams
 from services.panoptic.segmenter import AnySegmenter
 from services.panoptic.settings import PanopticSettings
+from serving.coco import UNLABELLED_ID
 from serving.engine import Engine, OnnxRuntimeEngine
 from serving.weights import WeightStore, WeightsUnavailableError
 from serving.yolo import INPUT_SIZE
 
 _YOLO = Thresholds(score=0.25, mask=0.5, overlap=0.5)
+_EOMT = Thresholds(score=0.8, mask=0.5, overlap=0.8)
 _ALL_SEGMENTS = 1000
 
 
@@ -50,6 +54,8 @@ def open_backend(settings: PanopticSettings, store: WeightStore) -> Backend:
     """
     if settings.backend == "mask2former":
         return _mask2former(settings)
+    if settings.backend == "eomt":
+        return _eomt(settings)
     return _yolo(settings, store)
 
 
@@ -94,18 +100,13 @@ def _yolo(settings: PanopticSettings, store: WeightStore) -> Backend:
 
 
 def _mask2former(settings: PanopticSettings) -> Backend:
-    path = settings.model_path
-    if path is None or not path.is_file():
-        raise WeightsUnavailableError("mask2former", f"PANOPTIC_MODEL_PATH: there is no file {path}")
+    path, digest = _graph(settings)
     engine = _engine(path, settings)
-    stuff = range(THINGS, 133) if settings.fuse_stuff else ()
-    model = Mask2FormerModel(engine, fuse=stuff)
+    model = Mask2FormerModel(engine, fuse=_fused(settings))
     defaults = _defaults(settings, SERVING)
     reference = PanopticParams(
         REFERENCE.score, REFERENCE.mask, REFERENCE.overlap, _ALL_SEGMENTS, reference=True
     )
-    with path.open("rb") as graph:
-        digest = hashlib.file_digest(graph, "sha256").hexdigest()
     description = describe(
         engine,
         model,
@@ -115,6 +116,36 @@ def _mask2former(settings: PanopticSettings) -> Backend:
         input_size=model.input_size,
     )
     return Backend(engine, model, defaults, reference, description)
+
+
+def _eomt(settings: PanopticSettings) -> Backend:
+    path, digest = _graph(settings)
+    engine = _engine(path, settings)
+    model = EomtModel(engine, fuse=_fused(settings))
+    defaults = _defaults(settings, _EOMT)
+    description = describe(
+        engine,
+        model,
+        defaults,
+        Weights(path.stem, digest, settings.model_licence),
+        revision=EOMT_REVISION,
+        input_size=model.input_size,
+    )
+    return Backend(engine, model, defaults, None, description)
+
+
+def _graph(settings: PanopticSettings) -> tuple[Path, str]:
+    """The graph that the settings name, and its SHA-256. Raises WeightsUnavailableError when it is not there."""
+    path = settings.model_path
+    if path is None or not path.is_file():
+        raise WeightsUnavailableError(settings.backend, f"PANOPTIC_MODEL_PATH: there is no file {path}")
+    with path.open("rb") as graph:
+        return path, hashlib.file_digest(graph, "sha256").hexdigest()
+
+
+def _fused(settings: PanopticSettings) -> range:
+    """The classes all of whose segments become one."""
+    return range(THINGS, UNLABELLED_ID if settings.fuse_stuff else THINGS)
 
 
 def _engine(graph: Path, settings: PanopticSettings) -> Engine:

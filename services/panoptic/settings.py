@@ -38,21 +38,25 @@ class PanopticSettings(ServerSettings):
     rectangular: bool = Field(
         True, description="keep the picture's ratio; false pads it to a square of 640 (yolo)"
     )
-    backend: Literal["yolo", "mask2former"] = Field("yolo", description="which network segments")
+    backend: Literal["yolo", "mask2former", "eomt"] = Field("yolo", description="which network segments")
     model_path: Path | None = Field(
-        None, description="the exported graph (mask2former); yolo fetches its own"
+        None, description="the exported graph (mask2former, eomt); yolo fetches its own"
     )
     model_licence: str = Field(
         "LicenseRef-unstated", description="licence of the weights in `model_path`, as Describe reports it"
     )
     fuse_stuff: bool = Field(
-        False, description="one segment for all of a kind of stuff (mask2former, serving)"
+        False, description="one segment for all of a kind of stuff (mask2former, eomt; serving)"
     )
 
     @model_validator(mode="after")
-    def _a_graph_for_mask2former(self) -> Self:
-        if self.backend == "mask2former" and self.model_path is None:
+    def _a_graph_of_yours(self) -> Self:
+        exporters = {
+            "mask2former": "python -m services.panoptic.export mask2former",
+            "eomt": "python -m services.panoptic.eomt.export",
+        }
+        if self.backend in exporters and self.model_path is None:
             raise ValueError(
-                "backend mask2former needs model_path: a graph from `python -m services.panoptic.export mask2former`"
+                f"backend {self.backend} needs model_path: a graph from `{exporters[self.backend]}`"
             )
         return self
