@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serving.coco import COCO_80
 from serving.engine import Engine
-from serving.yolo import INPUT_SIZE, Letterbox, decode, letterbox, run_batch
+from serving.yolo import INPUT_SIZE, NMS_IOU, Letterbox, decode, letterbox, run_batch
 
 REVISION = 1
 """Raise it when the same picture and weights would give other boxes: it is part of the version callers see."""
@@ -18,11 +18,13 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class DetectionParams:
-    """What a request may set. `labels`: class ids to look for; None looks for all."""
+    """What a request may set. `labels`: class ids to look for; None looks for all. `iou_threshold`: of two boxes of one
+    class that overlap by more, the better stays."""
 
     score_threshold: float
     max_detections: int
     labels: frozenset[int] | None = None
+    iou_threshold: float = NMS_IOU
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Raw:
 @dataclass(frozen=True)
 class DetectionResult:
     """N objects, best first. `boxes`: (N, 4) float32 xyxy, normalised to the image as sent; `scores`: (N,) float32;
-    `labels`: (N,) int64, indices into the model's labels. `height` and `width` of the image in pixels."""
+    `labels`: (N,) int64, indices into the model's labels. `height` and `width` of the image in pixels. `objectness`:
+    (N,) float32, how much like an object each is whatever its kind; None where the model does not tell."""
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     height: int
     width: int
+    objectness: NDArray[np.float32] | None = None
 
 
 class Detector:
@@ -91,6 +95,7 @@ class Detector:
             score_threshold=params.score_threshold,
             max_detections=params.max_detections,
             allowed=allowed,
+            iou_threshold=params.iou_threshold,
         )
         height, width = raw.fit.height, raw.fit.width
         boxes = raw.fit.to_picture(found.boxes) / np.array([width, height] * 2, np.float32)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.engine.providers import Providers
@@ -23,8 +26,42 @@ class DetectionSettings(ServerSettings):
     workers: int = Field(2, ge=1, description="threads that decode, scale and post-process")
     max_batch: int = Field(8, ge=1, description="the most images that share an inference")
     max_queue: int = Field(64, ge=1, description="waiting images above which a new one is refused")
-    score_threshold: float = Field(0.25, ge=0, le=1, description="least score where a request sets none")
-    max_detections: int = Field(
-        300, ge=1, le=1000, description="the most detections where a request sets none"
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score where a request sets none; unset: the backend's own"
     )
-    rectangular: bool = Field(True, description="keep the picture's ratio; false pads it to a square of 640")
+    max_detections: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="the most detections where a request sets none; unset: the backend's own",
+    )
+    rectangular: bool = Field(
+        True, description="keep the picture's ratio; false pads it to a square of 640 (yolo)"
+    )
+    backend: Literal["yolo", "owlv2"] = Field("yolo", description="which network detects")
+    model_path: Path | None = Field(
+        None, description="the exported folder (owlv2); yolo fetches its own graph"
+    )
+    model_licence: str = Field(
+        "LicenseRef-unstated", description="licence of the weights in `model_path`, as Describe reports it"
+    )
+    vocabulary_path: Path | None = Field(
+        None,
+        description="the words to look for, one a line (owlv2); unset: the 1,847 of the published system",
+    )
+    vocabulary_template: str = Field(
+        "{}", description="what is put around each of those words, {} standing for it (owlv2)"
+    )
+    phrase_cache: int = Field(
+        16384, ge=1, description="phrases of requests whose embeddings are kept in memory (owlv2)"
+    )
+
+    @model_validator(mode="after")
+    def _a_folder_for_owlv2(self) -> Self:
+        if self.backend == "owlv2" and self.model_path is None:
+            raise ValueError(
+                "backend owlv2 needs model_path: a folder from `python -m services.detection.export owlv2`"
+            )
+        if "{}" not in self.vocabulary_template:
+            raise ValueError("vocabulary_template needs {} where the word stands")
+        return self

@@ -17,10 +17,12 @@ from services.detection.names import GROUPS, IRREGULAR_PLURALS, NAMES
 
 @dataclass(frozen=True)
 class MappedTerm:
-    """One term of a request, and the model's classes that stand for it, ascending; none if it cannot be seen."""
+    """One term of a request, and the model's classes that stand for it, ascending; none if it cannot be seen, and in
+    `note`, where there is more to say, why."""
 
     term: str
     label_ids: tuple[int, ...]
+    note: str = ""
 
     @property
     def visible(self) -> bool:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from polysight.common.v1 import image_pb2, model_pb2
 from polysight.vision.v1 import detection_pb2, detection_pb2_grpc
-from services.detection.__main__ import describe
+from services.detection.backend import describe
+from services.detection.closed_search import ClosedSearch
 from services.detection.export import ARTIFACT, export
 from services.detection.model import DetectionParams, Detector
 from services.detection.service import FULL_NAME, DetectionServicer
@@ -42,7 +43,8 @@ async def serving(engine: Engine) -> AsyncIterator[detection_pb2_grpc.DetectionS
     model, metrics = Detector(engine), Metrics("detection")
     stages = Stages(model.infer, metrics=metrics, max_batch=engine.max_batch, max_queue=64)
     description = describe(engine, model, DEFAULTS, WeightStore().licence(ARTIFACT))
-    servicer = DetectionServicer(model, stages, description=description, defaults=DEFAULTS)
+    search = ClosedSearch(model.labels, DEFAULTS)
+    servicer = DetectionServicer(model, stages, search, description=description)
     added = Servicer(
         FULL_NAME, lambda server: detection_pb2_grpc.add_DetectionServiceServicer_to_server(servicer, server)
     )
@@ -94,6 +96,8 @@ async def test_a_reply_says_what_where_and_how_long() -> None:
     assert reply.timings.inference.ToNanoseconds() > 0
     assert reply.timings.preprocess.ToNanoseconds() > 0
     assert (reply.model.name, reply.model.engine) == ("yolo26n", "fake")
+    assert reply.profile == model_pb2.PROFILE_SERVING
+    assert not detection.HasField("objectness")
 
 
 async def test_describe_names_model_labels_and_licence() -> None:
@@ -104,7 +108,11 @@ async def test_describe_names_model_labels_and_licence() -> None:
     assert description.vocabulary_size == 80
     assert not description.open_vocabulary
     assert (description.input_width, description.input_height) == (640, 640)
-    assert dict(description.thresholds) == {"score_threshold": 0.25}
+    assert dict(description.thresholds) == pytest.approx({"score_threshold": 0.25, "iou_threshold": 0.7})
+    assert not answer.class_agnostic
+    assert not answer.image_queries
+    assert not answer.HasField("own_vocabulary")
+    assert list(answer.profiles) == [model_pb2.PROFILE_SERVING]
     assert description.max_batch_size == 4
     (weights,) = description.weights
     assert (weights.artifact, weights.licence) == ("yolo26n", "AGPL-3.0-only")
@@ -121,6 +129,14 @@ async def test_thresholds_are_set_per_request() -> None:
             detection_pb2.DetectRequest(image=picture(5), score_threshold=0, max_detections=1)
         )
         assert len(reply.detections) == 1
+
+
+async def test_a_profile_of_published_systems_is_answered_as_what_it_is() -> None:
+    async with serving(brightness_engine()) as stub:
+        reply = await stub.Detect(
+            detection_pb2.DetectRequest(image=picture(5), profile=model_pb2.PROFILE_REFERENCE)
+        )
+    assert reply.profile == model_pb2.PROFILE_SERVING
 
 
 async def test_a_vocabulary_is_mapped_and_what_cannot_be_seen_is_said() -> None:
@@ -158,6 +174,15 @@ async def test_concurrent_callers_each_get_their_own_answer_from_shared_batches(
         (detection_pb2.DetectRequest(image=picture(1), score_threshold=1.5), "INVALID_FIELD"),
         (detection_pb2.DetectRequest(image=picture(1), max_detections=0), "INVALID_FIELD"),
         (detection_pb2.DetectRequest(image=picture(1), vocabulary=[""]), "INVALID_FIELD"),
+        (detection_pb2.DetectRequest(image=picture(1), max_detections=4097), "INVALID_FIELD"),
+        (detection_pb2.DetectRequest(image=picture(1), iou_threshold=-0.1), "INVALID_FIELD"),
+        (detection_pb2.DetectRequest(image=picture(1), class_agnostic=True), "UNSUPPORTED_OPTION"),
+        (
+            detection_pb2.DetectRequest(
+                image=picture(1), image_queries=[detection_pb2.ImageQuery(image=picture(2))]
+            ),
+            "UNSUPPORTED_OPTION",
+        ),
     ],
 )
 async def test_bad_requests_are_refused_with_a_reason(

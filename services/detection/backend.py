@@ -1,0 +1,102 @@
+"""Which network detects: the settings into engines, a model, a search and what `Describe` says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polysight.common.v1 import model_pb2
+from polysight.vision.v1 import detection_pb2
+from services.detection.closed_search import ClosedSearch
+from services.detection.detector import AnyDetector, AnySearch
+from services.detection.export import ARTIFACT, export
+from services.detection.model import REVISION, DetectionParams, Detector
+from services.detection.settings import DetectionSettings
+from serving.engine import Engine, OnnxRuntimeEngine
+from serving.engine.providers import onnxruntime_providers
+from serving.expert import Stages
+from serving.telemetry.metrics import Metrics
+from serving.weights import ArtifactInfo, WeightStore
+from serving.yolo import INPUT_SIZE
+
+_SURE = 0.25
+_MOST = 300
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A model ready to serve. `search` makes the search of a process from its stages and metrics. `max_batch`: the most
+    images that share an inference."""
+
+    model: AnyDetector
+    search: Callable[[Stages[Any, Any], Metrics], AnySearch]
+    description: detection_pb2.DetectionServiceDescribeResponse
+    max_batch: int
+    warm_up: Callable[[], None]
+    close: Callable[[], None]
+
+
+def open_backend(settings: DetectionSettings, store: WeightStore) -> Backend:
+    """The backend that `settings` name.
+
+    Raises WeightsUnavailableError when its weights cannot be had, EngineError or ValueError when a graph is wrong or a
+    word of the vocabulary cannot be read, OSError when its file cannot.
+    """
+    if settings.backend == "owlv2":
+        # Loads the tokenizer's library, which the other backend does without.
+        from services.detection.owlv2.backend import open_owlv2
+
+        return open_owlv2(settings, store, open_engine)
+    return _yolo(settings, store)
+
+
+def open_engine(graph: Path, settings: DetectionSettings, max_batch: int) -> Engine:
+    """`graph` where `settings` say that it is computed."""
+    return OnnxRuntimeEngine(
+        graph,
+        threads=settings.threads,
+        max_batch=max_batch,
+        providers=onnxruntime_providers(settings.providers),
+    )
+
+
+def describe(
+    engine: Engine, model: Detector, defaults: DetectionParams, weights: ArtifactInfo
+) -> detection_pb2.DetectionServiceDescribeResponse:
+    """What `Describe` answers of YOLO. The input size is the largest; one side follows the picture's ratio."""
+    version = f"{weights.sha256[:12]}-r{REVISION}"
+    description = model_pb2.ModelDescription(
+        model=model_pb2.ModelRef(name=weights.name, version=version, engine=engine.name),
+        labels=model.labels,
+        vocabulary_size=len(model.labels),
+        open_vocabulary=False,
+        input_width=INPUT_SIZE,
+        input_height=INPUT_SIZE,
+        thresholds={"score_threshold": defaults.score_threshold, "iou_threshold": defaults.iou_threshold},
+        max_batch_size=engine.max_batch,
+        weights=[
+            model_pb2.WeightsInfo(artifact=weights.name, sha256=weights.sha256, licence=weights.licence)
+        ],
+    )
+    return detection_pb2.DetectionServiceDescribeResponse(
+        description=description, profiles=[model_pb2.PROFILE_SERVING]
+    )
+
+
+def _yolo(settings: DetectionSettings, store: WeightStore) -> Backend:
+    engine = open_engine(export(store), settings, settings.max_batch)
+    model = Detector(engine, rectangular=settings.rectangular)
+    defaults = DetectionParams(
+        _SURE if settings.score_threshold is None else settings.score_threshold,
+        _MOST if settings.max_detections is None else settings.max_detections,
+    )
+    return Backend(
+        model=model,
+        search=lambda stages, metrics: ClosedSearch(model.labels, defaults),
+        description=describe(engine, model, defaults, store.licence(ARTIFACT)),
+        max_batch=engine.max_batch,
+        warm_up=model.warm_up,
+        close=engine.close,
+    )
