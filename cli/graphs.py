@@ -88,6 +88,28 @@ def _tiny_eomt() -> ExportedGraph:
     )
 
 
+def _owlv2(size: str, half: str, inputs: ShapeRange, sample: tuple[int, ...], *, full: bool) -> ExportedGraph:
+    """One half of an exported folder; both halves of a size are exported once."""
+
+    def export(weights: WeightStore) -> Path:
+        from services.detection.export import OPSET, export_owlv2
+
+        def build(destination: Path) -> None:
+            export_owlv2(f"random:{size}", destination)
+
+        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+        folder = weights.derive(f"owlv2-{size}", key=f"random:{size} opset {OPSET} {made_by}", build=build)
+        return folder / f"{half}.onnx"
+
+    tensor = {"image": "pixel_values", "text": "input_ids"}[half]
+    profile = Profile(shapes={tensor: inputs})
+    return ExportedGraph(f"owlv2-{size}-{half}", export, (profile,), {tensor: sample}, full=full)
+
+
+_OWLV2_TINY = ShapeRange(min=(1, 3, 64, 64), opt=(2, 3, 64, 64), max=(8, 3, 64, 64))
+_OWLV2_BASE = ShapeRange(min=(1, 3, 960, 960), opt=(2, 3, 960, 960), max=(8, 3, 960, 960))
+_OWLV2_WORDS = ShapeRange(min=(1, 16), opt=(64, 16), max=(64, 16))
+
 GRAPHS: tuple[ExportedGraph, ...] = (
     _yolo("yolo26n"),
     _yolo("yolo26n-seg"),
@@ -113,4 +135,8 @@ GRAPHS: tuple[ExportedGraph, ...] = (
     _tiny_mask2former(),
     _tiny_psgtr(),
     _tiny_eomt(),
+    _owlv2("tiny", "image", _OWLV2_TINY, (2, 3, 64, 64), full=False),
+    _owlv2("tiny", "text", _OWLV2_WORDS, (4, 16), full=False),
+    _owlv2("base", "image", _OWLV2_BASE, (1, 3, 960, 960), full=True),
+    _owlv2("base", "text", _OWLV2_WORDS, (4, 16), full=True),
 )
