@@ -22,13 +22,14 @@ from llm_server.models.collavo import Collavo
 from llm_server.models.dimensions import ModelDimensions
 from llm_server.models.moai import Moai
 from llm_server.models.partial_lora import PartialLoraLinear
-from llm_server.models.precision import Precision, precision, quantised_linear
+from llm_server.models.precision import Precision, precision
+from llm_server.models.quantised_linear import quantised_linear
 from llm_server.models.vision_language import VisionLanguageModel
 
 INDEX: Final = "model.safetensors.index.json"
 _POSITIONS: Final = "vit.vision_tower.vision_model.embeddings.position_embedding.weight"
 #: How much of a file may stay mapped, as a share of the checkpoint, before it is let go.
-_MAPPED_SHARE: Final = 0.02
+_MAPPED_SHARE: Final = 0.01
 
 
 class TensorSetError(CheckpointError):

@@ -14,11 +14,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from llm_server.models.precision import NF4_BLOCK, Precision, Quantisation
+from llm_server.models.precision import Precision, Quantisation
+from llm_server.models.quantised_linear import NF4_BLOCK, SCALE_BLOCK
 from llm_server.models.vision_language import VisionLanguageModel
 
-#: Double quantisation: block scales are bytes themselves, with one float32 scale for this many of them.
-_SCALE_BLOCK: Final = 256
 _FLOAT32: Final = 4
 #: What each layer keeps besides: the 16 levels of NF4, the 256 of its doubly quantised scales, and their mean.
 _NF4_TABLES: Final = (16 + 256 + 1) * _FLOAT32
@@ -42,7 +41,7 @@ def quantised_bytes(shape: tuple[int, int], quantisation: Quantisation) -> int:
     if quantisation == "int8":
         return count + shape[0] * _FLOAT32
     blocks = ceil(count / NF4_BLOCK)
-    return ceil(count / 2) + blocks + ceil(blocks / _SCALE_BLOCK) * _FLOAT32 + _NF4_TABLES
+    return ceil(count / 2) + blocks + ceil(blocks / SCALE_BLOCK) * _FLOAT32 + _NF4_TABLES
 
 
 def footprint(model: VisionLanguageModel, chosen: Precision) -> Footprint:

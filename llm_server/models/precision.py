@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from llm_server.models.dimensions import Kind
 
@@ -36,10 +36,6 @@ PUBLISHED_SKIPS: Final[dict[Kind, tuple[str, ...]]] = {
     ),
 }
 _OURS: Final = ("vision_tower", "vision_proj", "moai", "mixer", "output")
-
-#: Outlier threshold of 8-bit layers, as the published loaders set it.
-INT8_THRESHOLD: Final = 6.0
-NF4_BLOCK: Final = 64
 
 
 @dataclass(frozen=True)
@@ -90,38 +86,3 @@ def quantised_names(model: VisionLanguageModel, chosen: Precision) -> list[str]:
     """Names of the linear layers that ``chosen`` quantises."""
     kind = model.dimensions.kind
     return [name for name, module in model.named_modules() if chosen.quantises(kind, name, module)]
-
-
-def quantised_linear(weight: Tensor, chosen: Precision, device: torch.device) -> nn.Module:
-    """A linear layer without bias over ``weight`` (out, in), quantised by bitsandbytes on ``device``."""
-    import bitsandbytes as bnb
-
-    layers: Any = bnb.nn  # untyped
-    outputs, inputs = weight.shape
-    if chosen.quantisation == "int8":
-        layer = layers.Linear8bitLt(
-            inputs, outputs, bias=False, has_fp16_weights=False, threshold=INT8_THRESHOLD, device="meta"
-        )
-        parameter = layers.Int8Params(weight.to(torch.float16), requires_grad=False, has_fp16_weights=False)
-    else:
-        layer = layers.Linear4bit(
-            inputs,
-            outputs,
-            bias=False,
-            compute_dtype=chosen.dtype,
-            compress_statistics=True,
-            quant_type="nf4",
-            device="meta",
-        )
-        parameter = layers.Params4bit(
-            weight.to(chosen.dtype),
-            requires_grad=False,
-            compress_statistics=True,
-            quant_type="nf4",
-            blocksize=NF4_BLOCK,
-        )
-        # The AVX512-BF16 weight packing wants outputs in multiples of 32 and corrupts weights on merging.
-        layer.support_avx512bf16_for_cpu = False
-    layer.weight = parameter.to(device)
-    quantised: nn.Module = layer.eval()
-    return quantised

@@ -13,7 +13,8 @@ from cli.main import app
 from llm_server.models.checkpoint import build, load
 from llm_server.models.dimensions import RELEASED, RELEASED_BYTES
 from llm_server.models.footprint import footprint, quantised_bytes, resident_bytes
-from llm_server.models.precision import precision, quantised_linear, quantised_names
+from llm_server.models.precision import precision, quantised_names
+from llm_server.models.quantised_linear import quantised_linear
 
 
 @pytest.mark.parametrize("kind", ["collavo", "moai"])
