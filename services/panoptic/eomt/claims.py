@@ -5,7 +5,8 @@ mask *logits* are resized, to the input's size and then to the picture's; a pixe
 times score is highest; and of what a query wins it keeps only where its own probability, not weighted, reaches the mask
 threshold. The rest is nobody's.
 
-Arithmetic as there, in float32 and to the last digit where that decides something.
+Arithmetic as there, in float32 and to the last digit where that decides something; but into pictures of at most 128
+rows and columns together, torch resizes eight queries or more at a time and rounds a few of the last digits otherwise.
 """
 
 from __future__ import annotations
