@@ -10,7 +10,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import signal
-from typing import Any
 
 import structlog
 
@@ -29,8 +28,6 @@ log = structlog.get_logger(__name__)
 
 def load(settings: LlmServerSettings) -> ServedModel:
     """Load the base and its adapters. Blocks; imports torch, so that the process listens before that."""
-    from transformers import utils
-
     from llm_server import base_checkpoint, base_model
     from llm_server.polysight_smol import ServingOptions, assemble
 
@@ -38,8 +35,6 @@ def load(settings: LlmServerSettings) -> ServedModel:
         log.critical("the engine broke; ending the process", error=repr(error), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    quiet: Any = utils.logging.disable_progress_bar  # untyped
-    quiet()  # standard error is for log lines
     store = WeightStore()
     base = store.licence(base_checkpoint.ARTIFACT)
     folder = base_checkpoint.served_checkpoint(store, settings.precision)

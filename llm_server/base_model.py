@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
 
 from llm_server.base_checkpoint import NAME, Precision
 
@@ -28,6 +29,12 @@ LINEARS: Final[tuple[str, ...]] = (
     "up_proj",
     "down_proj",
 )
+
+
+def without_bars() -> None:
+    """Keep transformers from drawing bars: standard error is for log lines, or the bars of the command."""
+    silence: Any = transformers_logging.disable_progress_bar  # untyped
+    silence()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -44,6 +51,7 @@ def load_model(folder: Path, precision: Precision = "nf4", *, attention: str = "
         precision: see the module.
         attention: name of an attention implementation that transformers knows.
     """
+    without_bars()
     arguments: dict[str, Any] = {"attn_implementation": attention}
     stored = _stored_precision(folder)
     if stored is not None and precision != stored and (stored, precision) != ("nf4", "nf4-dequantised"):
