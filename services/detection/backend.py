@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from polysight.common.v1 import model_pb2
@@ -14,8 +13,8 @@ from services.detection.detector import AnyDetector, AnySearch
 from services.detection.export import ARTIFACT, export
 from services.detection.model import REVISION, DetectionParams, Detector
 from services.detection.settings import DetectionSettings
-from serving.engine import Engine, OnnxRuntimeEngine
-from serving.engine.providers import onnxruntime_providers
+from serving.engine import Engine
+from serving.engine.selection import open_engine
 from serving.expert import Stages
 from serving.telemetry.metrics import Metrics
 from serving.weights import ArtifactInfo, WeightStore
@@ -48,18 +47,8 @@ def open_backend(settings: DetectionSettings, store: WeightStore) -> Backend:
         # Loads the tokenizer's library, which the other backend does without.
         from services.detection.owlv2.backend import open_owlv2
 
-        return open_owlv2(settings, store, open_engine)
+        return open_owlv2(settings, store)
     return _yolo(settings, store)
-
-
-def open_engine(graph: Path, settings: DetectionSettings, max_batch: int) -> Engine:
-    """`graph` where `settings` say that it is computed."""
-    return OnnxRuntimeEngine(
-        graph,
-        threads=settings.threads,
-        max_batch=max_batch,
-        providers=onnxruntime_providers(settings.providers),
-    )
 
 
 def describe(
@@ -86,7 +75,7 @@ def describe(
 
 
 def _yolo(settings: DetectionSettings, store: WeightStore) -> Backend:
-    engine = open_engine(export(store), settings, settings.max_batch)
+    engine = open_engine(ARTIFACT, export(store), settings, max_batch=settings.max_batch)
     model = Detector(engine, rectangular=settings.rectangular)
     defaults = DetectionParams(
         _SURE if settings.score_threshold is None else settings.score_threshold,
@@ -96,7 +85,7 @@ def _yolo(settings: DetectionSettings, store: WeightStore) -> Backend:
         model=model,
         search=lambda stages, metrics: ClosedSearch(model.labels, defaults),
         description=describe(engine, model, defaults, store.licence(ARTIFACT)),
-        max_batch=engine.max_batch,
+        max_batch=min(settings.max_batch, engine.max_batch),
         warm_up=model.warm_up,
         close=engine.close,
     )

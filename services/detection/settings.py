@@ -8,21 +8,17 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from serving.engine.providers import Providers
-from serving.settings import Port, ServerSettings
+from serving.engine.settings import EngineSettings
+from serving.settings import Port
 
 
-class DetectionSettings(ServerSettings):
+class DetectionSettings(EngineSettings):
     """Besides what every server has: the model's own limits and defaults."""
 
     model_config = SettingsConfigDict(env_prefix="DETECTION_")
 
     port: Port = Field(50062, description="gRPC port; 0 picks a free one")
     metrics_port: Port = Field(51062, description="Prometheus HTTP port; 0 serves no metrics")
-    threads: int = Field(0, ge=0, description="threads of one inference; 0: one per core")
-    providers: Providers = Field(
-        ("cpu",), description="where ONNX Runtime computes, first choice first: tensorrt, cuda, cpu"
-    )
     workers: int = Field(2, ge=1, description="threads that decode, scale and post-process")
     max_batch: int = Field(8, ge=1, description="the most images that share an inference")
     max_queue: int = Field(64, ge=1, description="waiting images above which a new one is refused")

@@ -42,7 +42,7 @@ def main() -> None:
     stages = Stages(
         model.infer,
         metrics=metrics,
-        max_batch=settings.max_batch,
+        max_batch=min(settings.max_batch, backend.engine.max_batch),
         max_queue=settings.max_queue,
         workers=settings.workers,
         cost=by_pixels,

@@ -18,7 +18,8 @@ from services.panoptic.model import REVISION, PanopticModel, PanopticParams
 from services.panoptic.segmenter import AnySegmenter
 from services.panoptic.settings import PanopticSettings
 from serving.coco import UNLABELLED_ID
-from serving.engine import Engine, OnnxRuntimeEngine
+from serving.engine import Engine
+from serving.engine.selection import open_engine
 from serving.weights import WeightStore, WeightsUnavailableError
 from serving.yolo import INPUT_SIZE
 
@@ -91,7 +92,7 @@ def describe(
 
 
 def _yolo(settings: PanopticSettings, store: WeightStore) -> Backend:
-    engine = _engine(export(store), settings)
+    engine = open_engine(ARTIFACT, export(store), settings, max_batch=settings.max_batch)
     model = PanopticModel(engine, rectangular=settings.rectangular)
     info = store.licence(ARTIFACT)
     defaults = _defaults(settings, _YOLO)
@@ -101,7 +102,7 @@ def _yolo(settings: PanopticSettings, store: WeightStore) -> Backend:
 
 def _mask2former(settings: PanopticSettings) -> Backend:
     path, digest = _graph(settings)
-    engine = _engine(path, settings)
+    engine = open_engine(path.stem, path, settings, max_batch=settings.max_batch)
     model = Mask2FormerModel(engine, fuse=_fused(settings))
     defaults = _defaults(settings, SERVING)
     reference = PanopticParams(
@@ -120,7 +121,7 @@ def _mask2former(settings: PanopticSettings) -> Backend:
 
 def _eomt(settings: PanopticSettings) -> Backend:
     path, digest = _graph(settings)
-    engine = _engine(path, settings)
+    engine = open_engine(path.stem, path, settings, max_batch=settings.max_batch)
     model = EomtModel(engine, fuse=_fused(settings))
     defaults = _defaults(settings, _EOMT)
     description = describe(
@@ -146,10 +147,6 @@ def _graph(settings: PanopticSettings) -> tuple[Path, str]:
 def _fused(settings: PanopticSettings) -> range:
     """The classes all of whose segments become one."""
     return range(THINGS, UNLABELLED_ID if settings.fuse_stuff else THINGS)
-
-
-def _engine(graph: Path, settings: PanopticSettings) -> Engine:
-    return OnnxRuntimeEngine(graph, threads=settings.threads, max_batch=settings.max_batch)
 
 
 def _defaults(settings: PanopticSettings, own: Thresholds) -> PanopticParams:

@@ -8,17 +8,17 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from serving.settings import Port, ServerSettings
+from serving.engine.settings import EngineSettings
+from serving.settings import Port
 
 
-class PanopticSettings(ServerSettings):
+class PanopticSettings(EngineSettings):
     """Besides what every server has: the model's own limits and defaults."""
 
     model_config = SettingsConfigDict(env_prefix="PANOPTIC_")
 
     port: Port = Field(50061, description="gRPC port; 0 picks a free one")
     metrics_port: Port = Field(51061, description="Prometheus HTTP port; 0 serves no metrics")
-    threads: int = Field(0, ge=0, description="threads of one inference; 0: one per core")
     workers: int = Field(2, ge=1, description="threads that decode, scale and draw masks")
     max_batch: int = Field(8, ge=1, description="the most images that share an inference")
     max_queue: int = Field(64, ge=1, description="waiting images above which a new one is refused")

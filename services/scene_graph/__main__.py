@@ -34,7 +34,7 @@ def load(settings: SceneGraphSettings, store: WeightStore, metrics: Metrics) -> 
     stages = Stages(
         backend.model.infer,
         metrics=metrics,
-        max_batch=settings.max_batch,
+        max_batch=min(settings.max_batch, backend.model.max_batch),
         max_queue=settings.max_queue,
         workers=settings.workers,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from polysight.common.v1 import model_pb2
 from services.scene_graph.export import ARTIFACT
@@ -16,8 +15,7 @@ from services.scene_graph.relater import AnyParams, AnyRelater
 from services.scene_graph.rules import RULES_VERSION
 from services.scene_graph.service import describe
 from services.scene_graph.settings import SceneGraphSettings
-from serving.engine import OnnxRuntimeEngine
-from serving.engine.providers import onnxruntime_providers
+from serving.engine.selection import open_engine
 from serving.weights import WeightStore, WeightsUnavailableError
 from serving.weights.yolo_export import exported_onnx
 
@@ -46,7 +44,7 @@ def open_backend(settings: SceneGraphSettings, store: WeightStore) -> Backend:
 
 def _geometric(settings: SceneGraphSettings, store: WeightStore) -> Backend:
     info = store.licence(ARTIFACT)
-    engine = _engine(exported_onnx(store, ARTIFACT), settings)
+    engine = open_engine(ARTIFACT, exported_onnx(store, ARTIFACT), settings, max_batch=settings.max_batch)
     defaults = _defaults(settings, SceneGraphParams())
     description = describe(
         model=model_pb2.ModelRef(
@@ -63,7 +61,7 @@ def _psgtr(settings: SceneGraphSettings) -> Backend:
     path = settings.model_path
     if path is None or not path.is_file():
         raise WeightsUnavailableError("psgtr", f"SCENE_GRAPH_MODEL_PATH: there is no file {path}")
-    engine = _engine(path, settings)
+    engine = open_engine(path.stem, path, settings, max_batch=settings.max_batch)
     model = PsgtrModel(engine, longer=settings.longer_side, shorter=settings.shorter_side)
     defaults = _defaults(settings, psgtr.SERVING)
     with path.open("rb") as graph:
@@ -97,15 +95,6 @@ def _fused(settings: SceneGraphSettings, store: WeightStore) -> Backend:
         FusedParams(trained.defaults, geometric.defaults),
         FusedParams(psgtr.REFERENCE, geometric.defaults),
         description,
-    )
-
-
-def _engine(graph: Path, settings: SceneGraphSettings) -> OnnxRuntimeEngine:
-    return OnnxRuntimeEngine(
-        graph,
-        threads=settings.threads,
-        max_batch=settings.max_batch,
-        providers=onnxruntime_providers(settings.providers),
     )
 
 

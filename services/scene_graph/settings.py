@@ -8,12 +8,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from serving.engine.providers import Providers
-from serving.settings import Port, ServerSettings
+from serving.engine.settings import EngineSettings
+from serving.settings import Port
 
 
-class SceneGraphSettings(ServerSettings):
-    """`ServerSettings` and what the expert itself needs; `SCENE_GRAPH_THREADS=1`, and so on."""
+class SceneGraphSettings(EngineSettings):
+    """`EngineSettings` and what the expert itself needs; `SCENE_GRAPH_THREADS=1`, and so on."""
 
     model_config = SettingsConfigDict(
         env_prefix="SCENE_GRAPH_", frozen=True, extra="ignore", env_ignore_empty=True
@@ -22,10 +22,6 @@ class SceneGraphSettings(ServerSettings):
     port: Port = Field(50063, description="gRPC port; 0 picks a free one")
     metrics_port: Port = Field(51063, description="Prometheus HTTP port; 0 serves no metrics")
 
-    threads: int = Field(0, ge=0, description="threads of the network; 0: one per core")
-    providers: Providers = Field(
-        ("cpu",), description="where ONNX Runtime computes, first choice first: tensorrt, cuda, cpu"
-    )
     workers: int = Field(2, ge=1, description="threads that decode, resize, draw masks and apply the rules")
     max_batch: int = Field(4, ge=1, le=64, description="images that share a batch")
     max_queue: int = Field(64, ge=1, description="images that wait; one more is refused with QUEUE_FULL")

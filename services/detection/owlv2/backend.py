@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from polysight.common.v1 import model_pb2
@@ -18,6 +16,7 @@ from services.detection.owlv2.tokenizer import PhraseTokenizer
 from services.detection.owlv2.words import BUILT_IN, Words, read_words
 from services.detection.settings import DetectionSettings
 from serving.engine import Engine
+from serving.engine.selection import open_engine
 from serving.expert import Stages
 from serving.telemetry.metrics import Metrics
 from serving.weights import WeightStore, WeightsUnavailableError
@@ -31,11 +30,7 @@ _EXAMPLE_IOU = 0.3
 _PHRASES_PER_RUN = 64
 
 
-def open_owlv2(
-    settings: DetectionSettings,
-    store: WeightStore,
-    open_engine: Callable[[Path, DetectionSettings, int], Engine],
-) -> Backend:
+def open_owlv2(settings: DetectionSettings, store: WeightStore) -> Backend:
     """Reads the server's own vocabulary if no process has yet. Raises as `open_backend`."""
     if settings.model_path is None:
         raise WeightsUnavailableError("owlv2", "DETECTION_MODEL_PATH is not set")
@@ -44,11 +39,13 @@ def open_owlv2(
     tokenizer = PhraseTokenizer(
         bundle.tokenizer, max_tokens=sheet.max_tokens, begin_id=sheet.begin_id, end_id=sheet.end_id
     )
-    tower = TextTower(open_engine(bundle.text, settings, _PHRASES_PER_RUN), tokenizer)
+    tower = TextTower(
+        open_engine(f"{bundle.name}-text", bundle.text, settings, max_batch=_PHRASES_PER_RUN), tokenizer
+    )
     own = OwnWords(
         words.names, own_queries(words, bundle, tower, tokenizer, store), vocabulary_version(words, bundle)
     )
-    engine = open_engine(bundle.image, settings, settings.max_batch)
+    engine = open_engine(f"{bundle.name}-image", bundle.image, settings, max_batch=settings.max_batch)
     detector = Owlv2Detector(engine, labels=words.names)
     if detector.dimensions != tower.dimensions:
         raise ValueError(
@@ -72,7 +69,7 @@ def open_owlv2(
         model=detector,
         search=search,
         description=_describe(engine, detector, serving, bundle, words, own, settings.model_licence),
-        max_batch=engine.max_batch,
+        max_batch=min(settings.max_batch, engine.max_batch),
         warm_up=warm_up,
         close=close,
     )

@@ -1,0 +1,30 @@
+"""What every process that runs a graph can be told from its environment: which engine, and how much of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from serving.engine.providers import Providers
+from serving.engine.tensorrt.plan import Precision
+from serving.settings import ServerSettings
+
+
+class EngineSettings(ServerSettings):
+    """`ServerSettings` of a process with engines."""
+
+    engine: Literal["onnxruntime", "tensorrt"] = Field(
+        "onnxruntime",
+        description="tensorrt runs plans built offline by `polysight engines build`; it has not run on hardware",
+    )
+    threads: int = Field(0, ge=0, description="threads of one inference on a CPU; 0: one per core")
+    providers: Providers = Field(
+        ("cpu",), description="where ONNX Runtime computes, first choice first: tensorrt, cuda, cpu"
+    )
+    plans: Path | None = Field(
+        None, description="folder of TensorRT plans; unset: `engines` in the weights' cache"
+    )
+    precision: Precision = Field("fp16", description="of the plan: fp32 or fp16")
+    gpu: int = Field(0, ge=0, description="which GPU runs the plan, as the driver counts them")
