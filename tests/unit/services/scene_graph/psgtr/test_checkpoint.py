@@ -160,7 +160,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, published: di
     with pytest.raises(WeightsUnavailableError, match="code is not loaded"):
         load_checkpoint(path)
     bare = tmp_path / "bare.pth"
-    bare.write_bytes(pickle.dumps(Mischief(trace)))
+    bare.write_bytes(pickle.dumps(Mischief(trace), protocol=2))
     with pytest.raises(WeightsUnavailableError, match=r"bare\.pth"):
         load_checkpoint(bare)
     assert not trace.exists()
