@@ -139,12 +139,12 @@ async def run_stages(
 
     def prepare() -> Prepared:
         # The pool may have been busy for longer than the caller has time.
-        _time_left(timeout_s, started)
+        time_left(timeout_s, started)
         return preprocess(decode_image(image_bytes, limits or ImageLimits()))
 
-    prepared, preprocess_s = await _in_pool(pool, prepare)
-    batched = await batcher.submit(prepared, timeout_s=_time_left(timeout_s, started))
-    result, postprocess_s = await _in_pool(pool, lambda: postprocess(batched.result))
+    prepared, preprocess_s = await in_pool(pool, prepare)
+    batched = await batcher.submit(prepared, timeout_s=time_left(timeout_s, started))
+    result, postprocess_s = await in_pool(pool, lambda: postprocess(batched.result))
     return result, StageTimings(
         queue_s=batched.queue_s,
         preprocess_s=preprocess_s,
@@ -160,7 +160,7 @@ def time_left_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     return remaining
 
 
-async def _in_pool(pool: Executor, stage: Callable[[], T]) -> tuple[T, float]:
+async def in_pool(pool: Executor, stage: Callable[[], T]) -> tuple[T, float]:
     """Run `stage` in `pool` with this call's context (request id, span); its result and the seconds it took."""
 
     def timed() -> tuple[T, float]:
@@ -172,7 +172,7 @@ async def _in_pool(pool: Executor, stage: Callable[[], T]) -> tuple[T, float]:
     return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(timed))
 
 
-def _time_left(timeout_s: float | None, started: float) -> float | None:
+def time_left(timeout_s: float | None, started: float) -> float | None:
     if timeout_s is None:
         return None
     left = timeout_s - (time.perf_counter() - started)

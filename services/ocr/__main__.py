@@ -16,16 +16,16 @@ from polysight.common.v1 import model_pb2
 from polysight.vision.v1 import ocr_pb2_grpc
 from services.ocr.binarization import DbSettings
 from services.ocr.model import Limits, OcrModel, OcrParams
-from services.ocr.prepare import prepared_model, read_charset
+from services.ocr.prepare import file_digest, prepared_file, prepared_model, read_charset
 from services.ocr.service import FULL_NAME, OcrExpert, OcrService, describe
 from services.ocr.settings import OcrSettings
-from serving.engine import OnnxRuntimeEngine
-from serving.engine.providers import onnxruntime_providers
-from serving.expert import Stages
+from services.ocr.stages import OcrStages
+from serving.engine import Engine
+from serving.engine.selection import open_engine
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.metrics import Metrics
-from serving.weights import ArtifactInfo, WeightStore
+from serving.weights import WeightStore
 
 DETECTOR, RECOGNIZER, CLASSIFIER = "ppocrv6-det", "ppocrv6-rec", "ppocr-cls"
 # Raise the number when pre- or post-processing changes what comes out.
@@ -33,47 +33,66 @@ NAME, PROCESSING = "ppocrv6-small", 1
 
 
 def load(settings: OcrSettings, store: WeightStore, metrics: Metrics) -> OcrExpert:
-    """Fetch the weights and build everything that answers. Blocking; raises WeightsUnavailableError."""
-    recognizer_path = prepared_model(store, RECOGNIZER)
-    charset = read_charset(recognizer_path)
-    providers = onnxruntime_providers(settings.providers)
+    """Fetch the weights, build everything that answers, and warm it up.
 
-    def network(path: Path, max_batch: int) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(path, threads=settings.threads, max_batch=max_batch, providers=providers)
+    Blocking. Raises WeightsUnavailableError when they cannot be had, ValueError or OnnxFormatError when a file given by
+    path is no fitting network.
+    """
+    detector_path, detector_weights = _checkpoint(settings.detector_path, DETECTOR, settings, store)
+    recognizer_path, recognizer_weights = _checkpoint(settings.recognizer_path, RECOGNIZER, settings, store)
+    weights = [detector_weights, recognizer_weights, _published(CLASSIFIER, store)]
+    charset = read_charset(recognizer_path, settings.charset_path)
 
-    detector = network(prepared_model(store, DETECTOR), settings.detector_batch)
+    def network(graph: str, path: Path, max_batch: int) -> Engine:
+        return open_engine(graph, path, settings, max_batch=max_batch)
+
+    detector = network(detector_weights.artifact, detector_path, settings.max_batch)
     model = OcrModel(
         detector,
-        network(recognizer_path, settings.max_crops),
-        network(store.fetch(CLASSIFIER), settings.max_crops),
+        network(recognizer_weights.artifact, recognizer_path, settings.max_crops),
+        network(CLASSIFIER, store.fetch(CLASSIFIER), settings.max_crops),
         charset,
         limits=Limits(min_side=settings.min_side, max_side=settings.max_side),
         db=DbSettings(max_regions=settings.max_lines),
     )
     defaults = OcrParams(settings.min_confidence, settings.min_region_score, settings.use_angle)
-    weights = [store.licence(name) for name in (DETECTOR, RECOGNIZER, CLASSIFIER)]
+    name = NAME if settings.recognizer_path is None else recognizer_weights.artifact
     description = describe(
-        model=model_pb2.ModelRef(name=NAME, version=_version(weights), engine=detector.name),
+        model=model_pb2.ModelRef(name=name, version=_version(weights), engine=detector.name),
         charset=charset,
         defaults=defaults,
         max_batch=settings.max_batch,
-        weights=[
-            model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)
-            for info in weights
-        ],
+        weights=weights,
     )
-    stages = Stages(
-        model.infer,
+    stages = OcrStages(
+        model,
         metrics=metrics,
         max_batch=settings.max_batch,
+        max_lines=settings.max_crops,
         max_queue=settings.max_queue,
         workers=settings.workers,
     )
-    model.warm_up((1, settings.max_batch))
+    model.warm_up(sorted({1, settings.max_batch}))
     return OcrExpert(model, stages, defaults, description)
 
 
-def _version(weights: Sequence[ArtifactInfo]) -> str:
+def _checkpoint(
+    path: Path | None, artifact: str, settings: OcrSettings, store: WeightStore
+) -> tuple[Path, model_pb2.WeightsInfo]:
+    """The touched-up file of `path`, or of the published `artifact` without one, and what Describe says of it."""
+    if path is None:
+        return prepared_model(store, artifact), _published(artifact, store)
+    return prepared_file(store, path), model_pb2.WeightsInfo(
+        artifact=path.stem, sha256=file_digest(path), licence=settings.model_licence
+    )
+
+
+def _published(artifact: str, store: WeightStore) -> model_pb2.WeightsInfo:
+    info = store.licence(artifact)
+    return model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)
+
+
+def _version(weights: Sequence[model_pb2.WeightsInfo]) -> str:
     """Changes with any of the three checkpoints and with our own processing."""
     digest = hashlib.sha256(":".join(info.sha256 for info in weights).encode()).hexdigest()
     return f"{digest[:12]}-r{PROCESSING}"

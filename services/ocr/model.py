@@ -1,27 +1,30 @@
 """PP-OCR on three engines: detect regions, rectify them, turn what stands on its head, read, put in order.
 
 Knows no wire. `preprocess` and `postprocess` are pure and may run in any thread; `infer` uses the engines and
-belongs to one device thread. All crops of all images of a batch go through recognition together.
+belongs to one device thread. All crops of all images of a batch go through recognition together. `detect`, `cut`,
+`line_images` and `line_up` are its parts, for whoever gives each network a thread of its own.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.ocr.binarization import DbSettings, Region, regions_from_map
+from services.ocr.binarization import DbSettings, regions_from_map
 from services.ocr.crops import crop_line, reading_quad, turn_upside_down
-from services.ocr.ctc import Reading
+from services.ocr.ctc import Letter, Reading
 from services.ocr.detection_input import Frame, detector_input, plan_frame
 from services.ocr.geometry import Quad, quad_size
 from services.ocr.orientation import AngleClassifier
 from services.ocr.reading_order import reading_order
 from services.ocr.recognition import Recognizer, WidthBuckets
+from services.ocr.words import Word, words_of
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 
 # After mapping back and clipping at the border, less than this (pixels, either side) is no text.
 _LEAST_SIDE = 3.0
@@ -67,6 +70,7 @@ class RawLine:
     text: str
     confidence: float
     upside_down: bool
+    letters: tuple[Letter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class Line:
     """One line of text.
 
     `polygon` is (4, 2) float32 x, y in [0, 1] of the image as given, clockwise from where the line begins;
-    `box` the tight (x_min, y_min, x_max, y_max) around it; `confidence` in [0, 1].
+    `box` the tight (x_min, y_min, x_max, y_max) around it; `confidence` in [0, 1]; `words` in the order in which they
+    are read, their quads like `polygon`.
     """
 
     text: str
@@ -91,6 +96,7 @@ class Line:
     polygon: NDArray[np.float32]
     box: tuple[float, float, float, float]
     upside_down: bool
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,14 +108,13 @@ class Result:
     height: int
 
 
-@dataclass
-class _Crops:
-    """The crops of a whole batch and where each came from."""
+@dataclass(frozen=True)
+class Crop:
+    """One region cut out and laid flat: (h, w, 3) RGB uint8, its quad in pixels of the picture, whether it ran down."""
 
-    images: list[NDArray[np.uint8]] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)
-    quads: list[Quad] = field(default_factory=list)
-    vertical: list[bool] = field(default_factory=list)
+    image: NDArray[np.uint8]
+    quad: Quad
+    vertical: bool
 
 
 class OcrModel:
@@ -130,8 +135,9 @@ class OcrModel:
         buckets: WidthBuckets | None = None,
     ) -> None:
         self._detector = detector
-        self._recognizer = Recognizer(recognizer, charset, buckets or WidthBuckets())
-        self._classifier = AngleClassifier(classifier) if classifier is not None else None
+        self._buffer = BatchBuffer()
+        self.recognizer = Recognizer(recognizer, charset, buckets or WidthBuckets())
+        self.classifier = AngleClassifier(classifier) if classifier is not None else None
         self._limits = limits or Limits()
         self._db = db or DbSettings()
         self._engines = [engine for engine in (detector, recognizer, classifier) if engine is not None]
@@ -141,22 +147,65 @@ class OcrModel:
         frame = plan_frame(*image.shape[:2], min_side=self._limits.min_side, max_side=self._limits.max_side)
         return Prepared(image=image, tensor=detector_input(image, frame), frame=frame, params=params)
 
+    def detect(self, batch: Sequence[Prepared]) -> list[NDArray[np.float32]]:
+        """Blocking: for each image the detector's map (h, w) of its input. Images of one input size share a run."""
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, prepared in enumerate(batch):
+            by_shape[prepared.tensor.shape].append(index)
+        found: dict[int, NDArray[np.float32]] = {}
+        for indices in by_shape.values():
+            for start in range(0, len(indices), self._detector.max_batch):
+                group = indices[start : start + self._detector.max_batch]
+                stacked = self._buffer.stack([batch[i].tensor[0] for i in group])
+                maps = self._detector.run({self._detector.inputs[0].name: stacked})
+                found.update(zip(group, maps[self._detector.outputs[0].name][:, 0], strict=True))
+        return [found[index] for index in range(len(batch))]
+
+    def cut(self, prepared: Prepared, probabilities: NDArray[np.float32]) -> list[Crop]:
+        """The regions of one image that may hold text, cut out of it."""
+        regions = regions_from_map(
+            probabilities, min_score=prepared.params.min_region_score, settings=self._db
+        )
+        crops = []
+        for region in regions:
+            quad = prepared.frame.to_image(region.quad)
+            if min(quad_size(quad)) >= _LEAST_SIDE:
+                image, vertical = crop_line(prepared.image, quad)
+                crops.append(Crop(image, quad, vertical))
+        return crops
+
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
-        """Run all three networks over a batch of images; the result is in the same order."""
-        crops = _Crops()
-        for owner, (prepared, regions) in enumerate(zip(batch, self._detect(batch), strict=True)):
-            for region in regions:
-                _cut(crops, owner, prepared, region)
-        readings, turned = self._read(crops, [prepared.params.use_angle for prepared in batch])
-        lines: list[list[RawLine]] = [[] for _ in batch]
-        for index, reading in enumerate(readings):
-            quad = reading_quad(crops.quads[index], vertical=crops.vertical[index], upside_down=turned[index])
-            lines[crops.owners[index]].append(
-                RawLine(quad, reading.text, reading.confidence, upside_down=turned[index])
+        """Run all three networks over a batch of images, blocking; the result is in the same order.
+
+        What `services.ocr.stages` does with each network on a thread of its own.
+        """
+        maps = self.detect(batch)
+        cut = [self.cut(prepared, found) for prepared, found in zip(batch, maps, strict=True)]
+        asked = [
+            crop.image
+            for prepared, crops in zip(batch, cut, strict=True)
+            for crop in crops
+            if prepared.params.use_angle
+        ]
+        down = iter(
+            self.classifier.upside_down(asked) if self.classifier is not None else [False] * len(asked)
+        )
+        proposed = [
+            [prepared.params.use_angle and next(down) for _ in crops]
+            for prepared, crops in zip(batch, cut, strict=True)
+        ]
+        readings = iter(
+            self.recognizer.read(
+                [
+                    image
+                    for crops, turn in zip(cut, proposed, strict=True)
+                    for image in line_images(crops, turn)
+                ]
             )
+        )
         return [
-            Raw(lines=tuple(found), width=prepared.frame.width, height=prepared.frame.height)
-            for found, prepared in zip(lines, batch, strict=True)
+            line_up(prepared, crops, turn, [next(readings) for _ in range(len(crops) + sum(turn))])
+            for prepared, crops, turn in zip(batch, cut, proposed, strict=True)
         ]
 
     def postprocess(self, raw: Raw, params: OcrParams) -> Result:
@@ -171,73 +220,53 @@ class OcrModel:
         )
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Run all networks on blank input: the detector for each number of images, the others on full batches."""
-        side = self._limits.min_side
-        blank = self.preprocess(np.zeros((side, side, 3), dtype=np.uint8), OcrParams())
+        """Run all networks on blank input: the detector for each number of images, at its largest input (which settles
+        how much memory it holds), the others alone and on full batches."""
+        side = self._limits.max_side
+        largest = self.preprocess(np.zeros((side, side, 3), dtype=np.uint8), OcrParams())
         for size in batch_sizes:
-            self.infer([blank] * size)
+            self.detect([largest] * size)
+        buckets = self.recognizer.buckets
         for size in (1, self._engines[1].max_batch):
-            lines = [np.zeros((48, 320, 3), dtype=np.uint8)] * size
-            self._recognizer.read(lines)
-            if self._classifier is not None:
-                self._classifier.upside_down(lines)
+            width = max(buckets.per_run // size // buckets.step * buckets.step, buckets.smallest)
+            for columns in (buckets.smallest, min(width, buckets.largest)):
+                self.recognizer.read([np.zeros((48, columns, 3), dtype=np.uint8)] * size)
+            if self.classifier is not None:
+                self.classifier.upside_down([np.zeros((48, 192, 3), dtype=np.uint8)] * size)
 
     def close(self) -> None:
         """Close the engines."""
         for engine in self._engines:
             engine.close()
 
-    def _detect(self, batch: Sequence[Prepared]) -> list[list[Region]]:
-        """Regions of each image in map coordinates; images of one input size share a run."""
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, prepared in enumerate(batch):
-            by_shape[prepared.tensor.shape].append(index)
-        found: list[list[Region]] = [[] for _ in batch]
-        for indices in by_shape.values():
-            for start in range(0, len(indices), self._detector.max_batch):
-                group = indices[start : start + self._detector.max_batch]
-                maps = self._detector.run(
-                    {self._detector.inputs[0].name: np.concatenate([batch[i].tensor for i in group])}
-                )[self._detector.outputs[0].name]
-                for i, probabilities in zip(group, maps[:, 0], strict=True):
-                    found[i] = regions_from_map(
-                        probabilities, min_score=batch[i].params.min_region_score, settings=self._db
-                    )
-        return found
 
-    def _read(self, crops: _Crops, use_angle: Sequence[bool]) -> tuple[list[Reading], list[bool]]:
-        """What each crop says, and which ones had to be turned by 180 degrees for it.
-
-        The classifier proposes, recognition decides: it squeezes long lines until it cannot tell, so a line it
-        wants turned is read both ways, in the same batches as the rest.
-        """
-        proposed: list[int] = []
-        if self._classifier is not None:
-            asked = [i for i, owner in enumerate(crops.owners) if use_angle[owner]]
-            down = self._classifier.upside_down([crops.images[i] for i in asked])
-            proposed = [i for i, is_down in zip(asked, down, strict=True) if is_down]
-        readings = self._recognizer.read(
-            [*crops.images, *(turn_upside_down(crops.images[i]) for i in proposed)]
-        )
-        upright, flipped = readings[: len(crops.images)], readings[len(crops.images) :]
-        turned = [False] * len(upright)
-        for i, reading in zip(proposed, flipped, strict=True):
-            standing = upright[i].confidence
-            if standing < _UPRIGHT_SURE or standing < reading.confidence + _UPRIGHT_LEAD:
-                upright[i] = reading
-                turned[i] = True
-        return upright, turned
+def line_images(crops: Sequence[Crop], proposed: Sequence[bool]) -> list[NDArray[np.uint8]]:
+    """What recognition has to read of one image: every crop as it stands, then those that may stand on their head,
+    turned."""
+    turned = [turn_upside_down(crop.image) for crop, turn in zip(crops, proposed, strict=True) if turn]
+    return [*(crop.image for crop in crops), *turned]
 
 
-def _cut(crops: _Crops, owner: int, prepared: Prepared, region: Region) -> None:
-    quad = prepared.frame.to_image(region.quad)
-    if min(quad_size(quad)) < _LEAST_SIDE:
-        return
-    crop, vertical = crop_line(prepared.image, quad)
-    crops.images.append(crop)
-    crops.owners.append(owner)
-    crops.quads.append(quad)
-    crops.vertical.append(vertical)
+def line_up(
+    prepared: Prepared, crops: Sequence[Crop], proposed: Sequence[bool], readings: Sequence[Reading]
+) -> Raw:
+    """Put together what `line_images` read as.
+
+    The classifier proposes, recognition decides: the classifier squeezes long lines until it cannot tell, so a line it
+    wants turned is read both ways, in the same batches as the rest.
+    """
+    flipped = iter(readings[len(crops) :])
+    lines = []
+    for crop, turn, reading in zip(crops, proposed, readings, strict=False):
+        turned = False
+        if turn:
+            other = next(flipped)
+            standing = reading.confidence
+            if standing < _UPRIGHT_SURE or standing < other.confidence + _UPRIGHT_LEAD:
+                reading, turned = other, True  # noqa: PLW2901 - the other way round is the reading from here on
+        quad = reading_quad(crop.quad, vertical=crop.vertical, upside_down=turned)
+        lines.append(RawLine(quad, reading.text, reading.confidence, turned, reading.letters))
+    return Raw(lines=tuple(lines), width=prepared.frame.width, height=prepared.frame.height)
 
 
 def _normalised(line: RawLine, size: NDArray[np.float32]) -> Line:
@@ -249,4 +278,5 @@ def _normalised(line: RawLine, size: NDArray[np.float32]) -> Line:
         polygon=polygon,
         box=(float(x_min), float(y_min), float(x_max), float(y_max)),
         upside_down=line.upside_down,
+        words=words_of(line.letters, polygon),
     )

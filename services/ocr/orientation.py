@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from services.ocr.pixels import resized_planes
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 
 HEIGHT, WIDTH = 48, 192
 _TURNED = 1
@@ -25,19 +26,25 @@ class AngleClassifier:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._buffer = BatchBuffer()
         self._input = engine.inputs[0].name
         self._output = engine.outputs[0].name
+
+    def prepare(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(h, w, 3) RGB uint8 to (3, 48, 192) float32: what `run` takes."""
+        tensor = np.zeros((3, HEIGHT, WIDTH), np.float32)
+        width = min(max(-(-HEIGHT * crop.shape[1] // crop.shape[0]), 1), WIDTH)
+        tensor[:, :, :width] = resized_planes(crop, width, HEIGHT)
+        return tensor
+
+    def run(self, batch: Sequence[NDArray[np.float32]]) -> list[bool]:
+        """Blocking, at most the engine's batch: for each whether it has to be turned by 180 degrees."""
+        scores = self._engine.run({self._input: self._buffer.stack(batch)})[self._output]
+        return [bool(turned) for turned in scores[:, _TURNED] > TURN_CONFIDENCE]
 
     def upside_down(self, crops: Sequence[NDArray[np.uint8]]) -> list[bool]:
         """For each crop (h, w, 3) RGB uint8, whether it has to be turned by 180 degrees."""
         turned: list[bool] = []
         for start in range(0, len(crops), self._engine.max_batch):
-            batch = np.zeros(
-                (len(crops[start : start + self._engine.max_batch]), 3, HEIGHT, WIDTH), np.float32
-            )
-            for row, crop in zip(batch, crops[start:], strict=False):
-                width = min(max(-(-HEIGHT * crop.shape[1] // crop.shape[0]), 1), WIDTH)
-                row[:, :, :width] = resized_planes(crop, width, HEIGHT)
-            scores = self._engine.run({self._input: batch})[self._output]
-            turned += (scores[:, _TURNED] > TURN_CONFIDENCE).tolist()
+            turned += self.run([self.prepare(crop) for crop in crops[start : start + self._engine.max_batch]])
         return turned

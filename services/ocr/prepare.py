@@ -8,12 +8,13 @@ same to the last bit and the detector about three times as fast.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from services.ocr.onnx_file import float32_weights, read_metadata
-from serving.weights import WeightStore
+from serving.weights import WeightStore, WeightsUnavailableError
 
 BLANK_TOKEN = ""
 _CHARACTERS = "character"
@@ -45,14 +46,37 @@ def prepared_model(store: WeightStore, artifact: str) -> Path:
     )
 
 
-def read_charset(model: Path) -> tuple[str, ...]:
-    """The classes of the recogniser in order: blank, the characters of the model's metadata, a space.
-
-    Raises ValueError when the model carries no character list.
+def prepared_file(store: WeightStore, path: Path) -> Path:
+    """The same for a checkpoint that is at hand. Raises WeightsUnavailableError when there is no such file,
+    OnnxFormatError when it is no ONNX.
     """
-    characters = read_metadata(model.read_bytes()).get(_CHARACTERS)
+    if not path.is_file():
+        raise WeightsUnavailableError(path.name, f"there is no file {path}")
+    return store.derive(
+        f"{path.stem}-flushed.onnx",
+        key=f"{file_digest(path)}:flush_subnormals:1",
+        build=lambda target: _write(target, flush_subnormals(path.read_bytes())),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_charset(model: Path, listed: Path | None = None) -> tuple[str, ...]:
+    """The classes of the recogniser in order: blank, its characters, a space.
+
+    The characters are those of `listed` (UTF-8, one a line), or without it of the model's metadata. Raises ValueError
+    when there are none.
+    """
+    if listed is not None:
+        characters = listed.read_text("utf-8").rstrip("\n")
+    else:
+        characters = read_metadata(model.read_bytes()).get(_CHARACTERS, "")
     if not characters:
-        raise ValueError(f"{model.name} carries no character list in its metadata")
+        raise ValueError(f"{(listed or model).name} carries no character list")
     return (BLANK_TOKEN, *characters.split("\n"), " ")
 
 

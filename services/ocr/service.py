@@ -11,8 +11,11 @@ import grpc
 
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import ocr_pb2, ocr_pb2_grpc
-from services.ocr.model import Line, OcrModel, OcrParams, Prepared, Raw
-from serving.expert import Stages, time_left_s
+from services.ocr.geometry import Quad
+from services.ocr.model import Line, OcrModel, OcrParams
+from services.ocr.stages import OcrStages
+from services.ocr.words import Word
+from serving.expert import time_left_s
 
 FULL_NAME = ocr_pb2.DESCRIPTOR.services_by_name["OcrService"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,7 +26,7 @@ class OcrExpert:
     """What answers: the model, its way through the stages, what holds where a request says nothing, and its card."""
 
     model: OcrModel
-    stages: Stages[Prepared, Raw]
+    stages: OcrStages
     defaults: OcrParams
     description: model_pb2.ModelDescription
 
@@ -39,12 +42,7 @@ class OcrService(ocr_pb2_grpc.OcrServiceServicer):
     ) -> ocr_pb2.RecognizeTextResponse:
         expert = await asyncio.shield(self._expert)
         params = requested_params(request, expert.defaults)
-        result, timings = await expert.stages.run(
-            request.image.data,
-            lambda image: expert.model.preprocess(image, params),
-            lambda raw: expert.model.postprocess(raw, params),
-            time_left_s(context),
-        )
+        result, timings = await expert.stages.run(request.image.data, params, time_left_s(context))
         return ocr_pb2.RecognizeTextResponse(
             lines=[_line(line) for line in result.lines],
             image_width=result.width,
@@ -100,7 +98,16 @@ def _line(line: Line) -> ocr_pb2.TextLine:
     return ocr_pb2.TextLine(
         text=line.text,
         confidence=line.confidence,
-        polygon=geometry_pb2.Polygon(points=[geometry_pb2.Point(x=x, y=y) for x, y in line.polygon.tolist()]),
+        polygon=_polygon(line.polygon),
         box=geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
         upside_down=line.upside_down,
+        words=[_word(word) for word in line.words],
     )
+
+
+def _word(word: Word) -> ocr_pb2.Word:
+    return ocr_pb2.Word(text=word.text, confidence=word.confidence, polygon=_polygon(word.quad))
+
+
+def _polygon(quad: Quad) -> geometry_pb2.Polygon:
+    return geometry_pb2.Polygon(points=[geometry_pb2.Point(x=x, y=y) for x, y in quad.tolist()])

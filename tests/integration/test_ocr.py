@@ -21,10 +21,10 @@ from services.ocr.__main__ import CLASSIFIER, DETECTOR, RECOGNIZER, load
 from services.ocr.model import Limits, OcrModel, OcrParams
 from services.ocr.service import FULL_NAME, OcrExpert, OcrService, describe
 from services.ocr.settings import OcrSettings
+from services.ocr.stages import OcrStages
 from serving.channel import open_channel
 from serving.engine import FakeEngine, TensorSpec
 from serving.errors import error_info, status_from_rpc_error
-from serving.expert import Stages
 from serving.grpc_server import Server, Servicer
 from serving.settings import ServerSettings
 from serving.telemetry.metrics import Metrics
@@ -85,7 +85,7 @@ def fake_expert(metrics: Metrics, defaults: OcrParams) -> OcrExpert:
         max_batch=4,
         weights=[],
     )
-    stages = Stages(model.infer, metrics=metrics, max_batch=4, max_queue=32)
+    stages = OcrStages(model, metrics=metrics, max_batch=4, max_lines=8, max_queue=32)
     return OcrExpert(model, stages, defaults, description)
 
 
@@ -262,6 +262,36 @@ def test_a_long_line_is_read_to_its_end(real_model: Real) -> None:
     text = "NEXT STOP CENTRAL STATION - CHANGE HERE FOR THE AIRPORT EXPRESS AND LINES 2, 4 AND 7"
 
     assert read(real_model[0], sign(text, size=34, margin=14)) == [(text, False)]
+
+
+@pytest.mark.weights
+def test_a_line_longer_than_the_network_is_read_in_pieces(real_model: Real) -> None:
+    """Thirty-six words beside one another: more columns than one run takes."""
+    text = " ".join(["NEXT STOP CENTRAL STATION CHANGE HERE"] * 6)
+    board = sign(text, size=40, margin=14).convert("RGB")
+    crop = np.asarray(board)[8:-8]
+    prepared = real_model[0].recognizer.prepare(crop)
+
+    (reading,) = real_model[0].recognizer.read([crop])
+
+    assert len(prepared.pieces) > 1
+    assert reading.text == text
+
+
+@pytest.mark.weights
+def test_words_lie_where_they_were_written(real_model: Real) -> None:
+    params = OcrParams()
+    board = np.asarray(sign("HELLO 42", size=60).convert("RGB"))
+    (raw,) = real_model[0].infer([real_model[0].preprocess(board, params)])
+
+    (line,) = real_model[0].postprocess(raw, params).lines
+
+    assert [word.text for word in line.words] == ["HELLO", "42"]
+    ink = np.flatnonzero((board < 128).any(axis=(0, 2))) / board.shape[1]
+    gap = ink[:-1][np.diff(ink).argmax()], ink[1:][np.diff(ink).argmax()]
+    near = 0.25 * board.shape[0] / board.shape[1]
+    assert line.words[0].quad[:, 0].max() == pytest.approx(gap[0], abs=near)
+    assert line.words[1].quad[:, 0].min() == pytest.approx(gap[1], abs=near)
 
 
 @pytest.mark.weights

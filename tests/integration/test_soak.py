@@ -31,7 +31,7 @@ from PIL import Image
 from bench.expert_process import ExpertProcess
 from bench.text_pages import sign
 from gateway.experts import KINDS, ExpertKind
-from polysight.common.v1 import image_pb2
+from polysight.common.v1 import geometry_pb2, image_pb2
 from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
 from serving.channel import open_channel
 from serving.coco import COCO_80
@@ -129,7 +129,7 @@ class Walk:
 
     def _panoptic(self) -> Message:
         request = panoptic_pb2.SegmentRequest(
-            image=self._picture(), mask_encoding=self._random.choice([0, 1, 2, 3])
+            image=self._picture(), mask_encoding=self._random.choice(geometry_pb2.MaskEncoding.values())
         )
         for _ in range(self._random.randint(0, 2)):
             request.grids.add(height=self._random.randint(1, 64), width=self._random.randint(1, 64))

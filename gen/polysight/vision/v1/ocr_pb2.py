@@ -28,7 +28,7 @@ from polysight.common.v1 import image_pb2 as polysight_dot_common_dot_v1_dot_ima
 from polysight.common.v1 import model_pb2 as polysight_dot_common_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpolysight/vision/v1/ocr.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\x9d\x02\n\x14RecognizeTextRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x14\x63onfidence_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x31\n\x13\x64\x65tection_threshold\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12!\n\x14use_angle_classifier\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x17\n\x15_confidence_thresholdB\x16\n\x14_detection_thresholdB\x17\n\x15_use_angle_classifier\"\x97\x01\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.polysight.common.v1.Polygon\x12%\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\x13\n\x0bupside_down\x18\x05 \x01(\x08\"\xcd\x01\n\x15RecognizeTextResponse\x12,\n\x05lines\x18\x01 \x03(\x0b\x32\x1d.polysight.vision.v1.TextLine\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x14\n\x0cimage_height\x18\x03 \x01(\r\x12-\n\x07timings\x18\x04 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x05 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\"\x1b\n\x19OcrServiceDescribeRequest\"X\n\x1aOcrServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\xe1\x01\n\nOcrService\x12\x66\n\rRecognizeText\x12).polysight.vision.v1.RecognizeTextRequest\x1a*.polysight.vision.v1.RecognizeTextResponse\x12k\n\x08\x44\x65scribe\x12..polysight.vision.v1.OcrServiceDescribeRequest\x1a/.polysight.vision.v1.OcrServiceDescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpolysight/vision/v1/ocr.proto\x12\x13polysight.vision.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"polysight/common/v1/geometry.proto\x1a\x1fpolysight/common/v1/image.proto\x1a\x1fpolysight/common/v1/model.proto\"\x9d\x02\n\x14RecognizeTextRequest\x12\x31\n\x05image\x18\x01 \x01(\x0b\x32\x1a.polysight.common.v1.ImageB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x14\x63onfidence_threshold\x18\x02 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x31\n\x13\x64\x65tection_threshold\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x01\x88\x01\x01\x12!\n\x14use_angle_classifier\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x17\n\x15_confidence_thresholdB\x16\n\x14_detection_thresholdB\x17\n\x15_use_angle_classifier\"\xc1\x01\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.polysight.common.v1.Polygon\x12%\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x18.polysight.common.v1.Box\x12\x13\n\x0bupside_down\x18\x05 \x01(\x08\x12(\n\x05words\x18\x06 \x03(\x0b\x32\x19.polysight.vision.v1.Word\"W\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12-\n\x07polygon\x18\x03 \x01(\x0b\x32\x1c.polysight.common.v1.Polygon\"\xcd\x01\n\x15RecognizeTextResponse\x12,\n\x05lines\x18\x01 \x03(\x0b\x32\x1d.polysight.vision.v1.TextLine\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x14\n\x0cimage_height\x18\x03 \x01(\r\x12-\n\x07timings\x18\x04 \x01(\x0b\x32\x1c.polysight.common.v1.Timings\x12,\n\x05model\x18\x05 \x01(\x0b\x32\x1d.polysight.common.v1.ModelRef\"\x1b\n\x19OcrServiceDescribeRequest\"X\n\x1aOcrServiceDescribeResponse\x12:\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32%.polysight.common.v1.ModelDescription2\xe1\x01\n\nOcrService\x12\x66\n\rRecognizeText\x12).polysight.vision.v1.RecognizeTextRequest\x1a*.polysight.vision.v1.RecognizeTextResponse\x12k\n\x08\x44\x65scribe\x12..polysight.vision.v1.OcrServiceDescribeRequest\x1a/.polysight.vision.v1.OcrServiceDescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,13 +44,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOGNIZETEXTREQUEST']._serialized_start=186
   _globals['_RECOGNIZETEXTREQUEST']._serialized_end=471
   _globals['_TEXTLINE']._serialized_start=474
-  _globals['_TEXTLINE']._serialized_end=625
-  _globals['_RECOGNIZETEXTRESPONSE']._serialized_start=628
-  _globals['_RECOGNIZETEXTRESPONSE']._serialized_end=833
-  _globals['_OCRSERVICEDESCRIBEREQUEST']._serialized_start=835
-  _globals['_OCRSERVICEDESCRIBEREQUEST']._serialized_end=862
-  _globals['_OCRSERVICEDESCRIBERESPONSE']._serialized_start=864
-  _globals['_OCRSERVICEDESCRIBERESPONSE']._serialized_end=952
-  _globals['_OCRSERVICE']._serialized_start=955
-  _globals['_OCRSERVICE']._serialized_end=1180
+  _globals['_TEXTLINE']._serialized_end=667
+  _globals['_WORD']._serialized_start=669
+  _globals['_WORD']._serialized_end=756
+  _globals['_RECOGNIZETEXTRESPONSE']._serialized_start=759
+  _globals['_RECOGNIZETEXTRESPONSE']._serialized_end=964
+  _globals['_OCRSERVICEDESCRIBEREQUEST']._serialized_start=966
+  _globals['_OCRSERVICEDESCRIBEREQUEST']._serialized_end=993
+  _globals['_OCRSERVICEDESCRIBERESPONSE']._serialized_start=995
+  _globals['_OCRSERVICEDESCRIBERESPONSE']._serialized_end=1083
+  _globals['_OCRSERVICE']._serialized_start=1086
+  _globals['_OCRSERVICE']._serialized_end=1311
 # @@protoc_insertion_point(module_scope)

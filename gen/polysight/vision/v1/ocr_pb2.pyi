@@ -23,18 +23,30 @@ class RecognizeTextRequest(_message.Message):
     def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., confidence_threshold: _Optional[float] = ..., detection_threshold: _Optional[float] = ..., use_angle_classifier: _Optional[bool] = ...) -> None: ...
 
 class TextLine(_message.Message):
-    __slots__ = ("text", "confidence", "polygon", "box", "upside_down")
+    __slots__ = ("text", "confidence", "polygon", "box", "upside_down", "words")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     POLYGON_FIELD_NUMBER: _ClassVar[int]
     BOX_FIELD_NUMBER: _ClassVar[int]
     UPSIDE_DOWN_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
     text: str
     confidence: float
     polygon: _geometry_pb2.Polygon
     box: _geometry_pb2.Box
     upside_down: bool
-    def __init__(self, text: _Optional[str] = ..., confidence: _Optional[float] = ..., polygon: _Optional[_Union[_geometry_pb2.Polygon, _Mapping]] = ..., box: _Optional[_Union[_geometry_pb2.Box, _Mapping]] = ..., upside_down: _Optional[bool] = ...) -> None: ...
+    words: _containers.RepeatedCompositeFieldContainer[Word]
+    def __init__(self, text: _Optional[str] = ..., confidence: _Optional[float] = ..., polygon: _Optional[_Union[_geometry_pb2.Polygon, _Mapping]] = ..., box: _Optional[_Union[_geometry_pb2.Box, _Mapping]] = ..., upside_down: _Optional[bool] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
+
+class Word(_message.Message):
+    __slots__ = ("text", "confidence", "polygon")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    POLYGON_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    confidence: float
+    polygon: _geometry_pb2.Polygon
+    def __init__(self, text: _Optional[str] = ..., confidence: _Optional[float] = ..., polygon: _Optional[_Union[_geometry_pb2.Polygon, _Mapping]] = ...) -> None: ...
 
 class RecognizeTextResponse(_message.Message):
     __slots__ = ("lines", "image_width", "image_height", "timings", "model")

@@ -242,5 +242,5 @@ def test_warm_up_runs_every_network_alone_and_full() -> None:
     model(**engines).warm_up((1, 4))
 
     assert engines["detector"].batches == [1, 4]
-    assert engines["recognizer"].batches == [1, 8]
+    assert engines["recognizer"].batches == [1, 1, 8, 8]
     assert engines["classifier"].batches == [1, 8]

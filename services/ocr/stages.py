@@ -1,0 +1,213 @@
+"""The way of one picture through the OCR networks: each on a device thread of its own, array work in the pool.
+
+Detection takes pictures, the angle classifier and recognition take lines: those of all requests that wait go into
+common batches, recognition's by width. Cutting lines out, scaling them and spelling them happens in the pool, so that
+no network waits for array work, and while one reads the lines of a picture another finds those of the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.ocr.ctc import Reading, Steps
+from services.ocr.model import Crop, OcrModel, OcrParams, Prepared, Result, line_images, line_up
+from services.ocr.recognition import LineInput, PreparedLine
+from serving.batcher import Batched, Batcher
+from serving.errors import QueueFullError, ShuttingDownError
+from serving.expert import in_pool, time_left
+from serving.image import decode_image
+from serving.telemetry.metrics import Metrics
+from serving.timings import StageTimings
+
+T = TypeVar("T")
+
+LINES_AT_ONCE = 64
+"""Lines of one picture that are scaled and submitted at a time: a page of 400 would be 70 MB of inputs."""
+
+_RETRY_UNKNOWN_S = 0.5
+
+
+@dataclass
+class _Spent:
+    """Seconds of one picture, added up as it goes."""
+
+    queue_s: float = 0.0
+    preprocess_s: float = 0.0
+    inference_s: float = 0.0
+    postprocess_s: float = 0.0
+
+
+class OcrStages:
+    """The batchers and threads of one `OcrModel`.
+
+    `max_batch` pictures share a detector run, `max_lines` lines a run of the other two; of pictures that are anywhere
+    on their way there are at most `max_batch` + `max_queue`. `workers` threads do everything else.
+    """
+
+    def __init__(
+        self,
+        model: OcrModel,
+        *,
+        metrics: Metrics,
+        max_batch: int,
+        max_lines: int,
+        max_queue: int,
+        workers: int = 2,
+    ) -> None:
+        self._model = model
+        self._metrics = metrics.batcher(lambda: self._detector.queued)
+        self._detector: Batcher[Prepared, NDArray[np.float32]] = Batcher(
+            self._metrics.watching(model.detect),
+            max_batch=max_batch,
+            max_queue=max_batch + max_queue,
+            cost=lambda prepared: float(prepared.tensor.size),
+            group=lambda prepared: prepared.tensor.shape,
+        )
+        # How many lines wait is bounded by how many pictures are on their way.
+        lines = (max_batch + max_queue) * LINES_AT_ONCE * 4
+        self._classifier: Batcher[NDArray[np.float32], bool] | None = None
+        if model.classifier is not None:
+            self._classifier = Batcher(model.classifier.run, max_batch=max_lines, max_queue=lines)
+        self._recognizer: Batcher[LineInput, Steps] = Batcher(
+            model.recognizer.run,
+            max_batch=max_lines,
+            max_queue=lines,
+            cost=lambda line: float(line.width),
+            max_cost=float(model.recognizer.buckets.per_run),
+            group=lambda line: line.width,
+        )
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stage")
+        self._most = max_batch + max_queue
+        self._inside = 0
+        self._typical_s = 0.0
+        self._closing = False
+
+    async def run(
+        self, image_bytes: bytes, params: OcrParams, timeout_s: float | None = None
+    ) -> tuple[Result, StageTimings]:
+        """Read one image file. `timeout_s` is what is left of the caller's deadline, in seconds.
+
+        Cancelling the task leaves nothing behind. Raises an Image*Error, DeadlineUnreachableError, QueueFullError,
+        ShuttingDownError, or whatever a stage raises.
+        """
+        if self._closing:
+            raise ShuttingDownError("the server is shutting down and takes no new work")
+        if self._inside >= self._most:
+            raise QueueFullError(
+                f"the queue is full with {self._inside} requests",
+                metadata={"queued": str(self._inside)},
+                retry_after_s=self._typical_s or _RETRY_UNKNOWN_S,
+            )
+        self._inside += 1
+        started = time.perf_counter()
+        try:
+            result, timings = await self._through(image_bytes, params, timeout_s, started)
+        finally:
+            self._inside -= 1
+        # What one more picture costs while others are on their way.
+        took_s = (time.perf_counter() - started) / (self._inside + 1)
+        self._typical_s += (took_s - self._typical_s) * (0.1 if self._typical_s else 1.0)
+        self._metrics.on_stages(timings)
+        return result, timings
+
+    async def close(self) -> None:
+        """Finish what was accepted and give the threads back; new images are refused as SHUTTING_DOWN."""
+        self._closing = True
+        for batcher in (self._detector, self._classifier, self._recognizer):
+            if batcher is not None:
+                await batcher.close()
+        self._pool.shutdown(wait=False)
+
+    async def _through(
+        self, image_bytes: bytes, params: OcrParams, timeout_s: float | None, started: float
+    ) -> tuple[Result, StageTimings]:
+        model, spent = self._model, _Spent()
+
+        def prepare() -> Prepared:
+            time_left(timeout_s, started)  # the pool may have been busy for longer than the caller has time
+            return model.preprocess(decode_image(image_bytes), params)
+
+        def left() -> float | None:
+            return time_left(timeout_s, started)
+
+        prepared, spent.preprocess_s = await in_pool(self._pool, prepare)
+        found = await self._detector.submit(prepared, timeout_s=left())
+        spent.queue_s, spent.inference_s = found.queue_s, found.run_s
+        crops, cutting_s = await in_pool(self._pool, lambda: model.cut(prepared, found.result))
+        proposed = [False] * len(crops)
+        if params.use_angle and self._classifier is not None:
+            proposed = await self._on_their_head(crops, left(), spent)
+        images = line_images(crops, proposed)
+        readings: list[Reading] = []
+        for first in range(0, len(images), LINES_AT_ONCE):
+            readings += await self._read(images[first : first + LINES_AT_ONCE], left(), spent)
+        result, ordering_s = await in_pool(
+            self._pool, lambda: model.postprocess(line_up(prepared, crops, proposed, readings), params)
+        )
+        return result, StageTimings(
+            queue_s=spent.queue_s,
+            preprocess_s=spent.preprocess_s,
+            inference_s=spent.inference_s,
+            postprocess_s=spent.postprocess_s + cutting_s + ordering_s,
+            batch_size=found.batch_size,
+        )
+
+    async def _on_their_head(
+        self, crops: Sequence[Crop], timeout_s: float | None, spent: _Spent
+    ) -> list[bool]:
+        classifier, batcher = self._model.classifier, self._classifier
+        if classifier is None or batcher is None or not crops:
+            return [False] * len(crops)
+        inputs, seconds = await in_pool(
+            self._pool, lambda: [classifier.prepare(crop.image) for crop in crops]
+        )
+        spent.postprocess_s += seconds
+        return await _all([batcher.submit(one, timeout_s=timeout_s) for one in inputs], spent)
+
+    async def _read(
+        self, images: Sequence[NDArray[np.uint8]], timeout_s: float | None, spent: _Spent
+    ) -> list[Reading]:
+        recognizer = self._model.recognizer
+        lines, scaling_s = await in_pool(self._pool, lambda: [recognizer.prepare(image) for image in images])
+        inputs = [given for line in lines for given in line.inputs]
+        steps = await _all([self._recognizer.submit(given, timeout_s=timeout_s) for given in inputs], spent)
+
+        def spell() -> list[Reading]:
+            return [recognizer.reading(line, mine) for line, mine in _by_line(lines, steps)]
+
+        readings, spelling_s = await in_pool(self._pool, spell)
+        spent.postprocess_s += scaling_s + spelling_s
+        return readings
+
+
+def _by_line(lines: Sequence[PreparedLine], steps: Sequence[Steps]) -> list[tuple[PreparedLine, list[Steps]]]:
+    rest = iter(steps)
+    return [(line, list(itertools.islice(rest, len(line.inputs)))) for line in lines]
+
+
+async def _all(submitted: Sequence[Awaitable[Batched[T]]], spent: _Spent) -> list[T]:
+    """Every result in order. If one fails or the caller leaves, the others are withdrawn."""
+    if not submitted:
+        return []
+    begun = time.perf_counter()
+    tasks = [asyncio.ensure_future(one) for one in submitted]
+    try:
+        done = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    waited_s = min(one.queue_s for one in done)
+    spent.queue_s += waited_s
+    spent.inference_s += time.perf_counter() - begun - waited_s
+    return [one.result for one in done]
