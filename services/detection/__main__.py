@@ -17,7 +17,7 @@ from services.detection.backend import open_backend
 from services.detection.service import FULL_NAME, DetectionServicer
 from services.detection.settings import DetectionSettings
 from serving.engine import EngineError
-from serving.expert import Stages
+from serving.expert import Stages, by_pixels, by_shape
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.logs import configure_logs
@@ -44,6 +44,8 @@ def main() -> None:
         max_batch=backend.max_batch,
         max_queue=settings.max_queue,
         workers=settings.workers,
+        cost=by_pixels,
+        group=by_shape,
     )
     search = backend.search(stages, metrics)
     servicer = DetectionServicer(backend.model, stages, search, description=backend.description)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serving.coco import COCO_80
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 from serving.yolo import INPUT_SIZE, NMS_IOU, Letterbox, decode, letterbox, run_batch
 
 REVISION = 1
@@ -70,6 +71,7 @@ class Detector:
         if isinstance(rows, int) and rows != 4 + len(labels):
             raise ValueError(f"the graph has {rows - 4} classes, its labels are {len(labels)}")
         self._engine = engine
+        self._buffer = BatchBuffer()
         self._rectangular = rectangular
         self.labels = tuple(labels)
 
@@ -80,7 +82,7 @@ class Detector:
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""
-        outputs = run_batch(self._engine, [item.tensor for item in batch])
+        outputs = run_batch(self._engine, [item.tensor for item in batch], self._buffer)
         return [Raw(output[self._output], item.fit) for output, item in zip(outputs, batch, strict=True)]
 
     def postprocess(self, raw: Raw, params: DetectionParams) -> DetectionResult:

@@ -16,6 +16,7 @@ from services.scene_graph.geometry import GRID, Scene
 from services.scene_graph.rules import MAX_RELATIONS, Relation, relations
 from serving.coco import COCO_80
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 from serving.yolo import CroppedMask, Float, Letterbox, decode, draw_masks, letterbox, run_batch
 
 MAX_OBJECTS = 50
@@ -82,6 +83,7 @@ class SceneGraphModel:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._buffer = BatchBuffer()
         self._predictions, self._prototypes = (spec.name for spec in engine.outputs)
 
     @property
@@ -96,7 +98,7 @@ class SceneGraphModel:
 
     def infer(self, batch: Sequence[Prepared]) -> Sequence[Raw]:
         """Run prepared pictures; blocking, one caller at a time."""
-        outputs = run_batch(self._engine, [prepared.tensor for prepared in batch])
+        outputs = run_batch(self._engine, [prepared.tensor for prepared in batch], self._buffer)
         return [
             Raw(output[self._predictions], output[self._prototypes], prepared.fit)
             for prepared, output in zip(batch, outputs, strict=True)
@@ -125,7 +127,7 @@ class SceneGraphModel:
 
     def warm_up(self, params: SceneGraphParams) -> None:
         """A whole image through every stage at batch 1, and then at the largest batch. Blocking."""
-        blank = self.preprocess(np.zeros((480, 640, 3), np.uint8))
+        blank = self.preprocess(np.zeros((640, 640, 3), np.uint8))
         for size in sorted({1, self.max_batch}):
             for raw in self.infer([blank] * size):
                 self.postprocess(raw, params)

@@ -46,6 +46,12 @@ GROWTH_MB = 64
 """What a process may grow by while it answers once more what it has answered: the spread of its heap."""
 
 _PHOTOS = sorted((Path(__file__).parent.parent / "assets" / "photos").glob("*.jpg"))
+_ENCODINGS = (
+    geometry_pb2.MASK_ENCODING_UNSPECIFIED,
+    geometry_pb2.MASK_ENCODING_COCO_RLE,
+    geometry_pb2.MASK_ENCODING_PNG,
+    geometry_pb2.MASK_ENCODING_NONE,
+)
 _DEFAULTS = 0.3  # how often a field is left unset
 
 
@@ -129,7 +135,7 @@ class Walk:
 
     def _panoptic(self) -> Message:
         request = panoptic_pb2.SegmentRequest(
-            image=self._picture(), mask_encoding=self._random.choice(geometry_pb2.MaskEncoding.values())
+            image=self._picture(), mask_encoding=self._random.choice(_ENCODINGS)
         )
         for _ in range(self._random.randint(0, 2)):
             request.grids.add(height=self._random.randint(1, 64), width=self._random.randint(1, 64))

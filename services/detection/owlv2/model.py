@@ -25,6 +25,7 @@ from services.detection.owlv2.bundle import (
 from services.detection.owlv2.pixels import network_input, reference_input
 from services.detection.owlv2.queries import Float, Queries, best_queries, example_patch, iou, sigmoid, unit
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 
 REVISION = 1
 """Raise it when the same picture, words and weights would give other boxes: it is part of the version callers see."""
@@ -80,6 +81,7 @@ class Owlv2Detector:
     def __init__(self, engine: Engine, *, labels: Sequence[str]) -> None:
         self._size, self.dimensions = _sizes(engine)
         self._engine = engine
+        self._buffer = BatchBuffer()
         self.labels = tuple(labels)
 
     @property
@@ -94,7 +96,7 @@ class Owlv2Detector:
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time. What is looked for plays no part: any pictures share a batch."""
-        said = self._engine.run({PIXELS: np.stack([item.tensor for item in batch])})
+        said = self._engine.run({PIXELS: self._buffer.stack([item.tensor for item in batch])})
         return [
             Raw(
                 class_embeds=said[CLASS_EMBEDS][index],

@@ -19,6 +19,7 @@ from services.panoptic.model import Instance, PanopticParams, PanopticResult, Se
 from services.panoptic.partition import NOBODY
 from serving.coco import UNLABELLED, UNLABELLED_ID
 from serving.engine import Engine
+from serving.engine.stacking import BatchBuffer
 from serving.yolo import CroppedMask
 
 REVISION = 1
@@ -58,6 +59,7 @@ class EomtModel:
         self._side = _input_side(engine, len(labels))
         self._input = engine.inputs[0].name
         self._engine = engine
+        self._buffer = BatchBuffer()
         self._fuse = frozenset(fuse)
         self.labels = tuple(labels)
 
@@ -74,7 +76,7 @@ class EomtModel:
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""
-        said = self._engine.run({self._input: np.stack([item.tensor for item in batch])})
+        said = self._engine.run({self._input: self._buffer.stack([item.tensor for item in batch])})
         return [
             Raw(classes, masks, item.height, item.width)
             for classes, masks, item in zip(said[_CLASSES], said[_MASKS], batch, strict=True)
