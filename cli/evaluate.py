@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.evaluate_coco_probes import coco_probes
+
 KINDS = ("count", "existence", "relation", "text")
 
 app = typer.Typer(help="Score the language model with its adapters.", no_args_is_help=True)
@@ -19,6 +21,9 @@ app = typer.Typer(help="Score the language model with its adapters.", no_args_is
 @app.callback()
 def evaluate() -> None:
     """Score the language model with its adapters."""
+
+
+app.command("coco-probes")(coco_probes)
 
 
 @app.command()
