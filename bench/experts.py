@@ -15,6 +15,8 @@ sides take turns, so that a busy machine slows both; every round goes through th
 - `served_postprocess_share`: the same by the timings in the replies, with the writing of the reply counted as
   post-processing.
 - `images_per_s`, `p50_ms`, `p99_ms`: of the loop (`plain`), one at a time (`one`) and eight at a time (`eight`).
+- `cpu_ms`: processor time an image, of this process in the loop (`plain`) and of the expert's process with eight in
+  flight (`eight`): what to compare where others keep the machine busy, since it hardly depends on them.
 - `rss_mb`: of the process, when it became ready, and at the end of all this; `mean_batch`: with eight in flight.
 
 The last line is one JSON object, a key an expert.
@@ -53,7 +55,8 @@ PHOTOS = Path(__file__).parent.parent / "tests" / "assets" / "photos"
 CONCURRENCY = 8
 _OPTIONS = ExpertOptions(crayon_grid=CRAYON_GRID)
 _TIMEOUT_S = 60.0
-_LEAST_REQUESTS = 48  # with fewer, the last ones in flight, which have no company, would weigh too much
+# With fewer, the last ones in flight, which have no company, would weigh too much; slow experts are given fewer.
+_LEAST_REQUESTS, _LEAST_SLOW_REQUESTS, _SLOW_S = 48, 24, 0.3
 
 
 def pictures_for(name: str) -> list[bytes]:
@@ -117,6 +120,8 @@ class Measured:
     eight: list[Served]
     plain_rates: list[float]
     eight_rates: list[float]
+    plain_cpu_s: list[float]
+    eight_cpu_s: list[float]
     rss_mb: tuple[float, float]
 
     def summary(self) -> dict[str, Any]:
@@ -150,6 +155,10 @@ class Measured:
             "images_per_s": {side: round(rate, 2) for side, rate in rates.items()},
             "p50_ms": {side: _percentile_ms(seconds, 0.50) for side, seconds in walls.items()},
             "p99_ms": {side: _percentile_ms(seconds, 0.99) for side, seconds in walls.items()},
+            "cpu_ms": {
+                "plain": round(1e3 * statistics.median(self.plain_cpu_s), 1),
+                "eight": round(1e3 * statistics.median(self.eight_cpu_s), 1),
+            },
             "mean_batch": round(statistics.fmean(reply.batch_size for reply in self.eight), 2),
             "rss_mb": [round(size) for size in self.rss_mb],
             "requests": len(self.one) + len(self.eight),
@@ -174,7 +183,7 @@ async def measure(
         for picture in pictures:
             plain.run(picture)
             await caller.ask(picture)
-        seen = Measured([], [], [], [], [], (before, before))
+        seen = Measured([], [], [], [], [], [], [], (before, before))
         begun = time.perf_counter()
         while time.perf_counter() - begun < 2 * seconds or len(seen.one) < 2 * len(pictures):
             for number, picture in enumerate(pictures):
@@ -186,19 +195,28 @@ async def measure(
                     seen.one.append(await caller.ask(picture))
         mean_s = statistics.fmean(run.wall_s for run in seen.plain)
         passes = max(round(seconds / mean_s / len(pictures)), 1)
-        crowd_passes = max(passes, -(-_LEAST_REQUESTS // len(pictures)))
+        least = _LEAST_REQUESTS if mean_s < _SLOW_S else _LEAST_SLOW_REQUESTS
+        crowd_passes = max(passes, -(-least // len(pictures)))
         for _ in range(rounds):
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             runs = [plain.run(picture) for _ in range(passes) for picture in pictures]
             seen.plain_rates.append(len(runs) / (time.perf_counter() - begun))
+            seen.plain_cpu_s.append((time.process_time() - cpu) / len(runs))
             seen.plain += runs
+            cpu = _cpu_s(server)
             served, rate = await caller.crowd(pictures * crowd_passes, CONCURRENCY)
             seen.eight += served
             seen.eight_rates.append(rate)
+            seen.eight_cpu_s.append((_cpu_s(server) - cpu) / len(served))
     finally:
         await channel.close()
     seen.rss_mb = (before, server.memory_info().rss / 2**20)
     return seen
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def run_expert(name: str, store: WeightStore, *, rounds: int, seconds: float) -> dict[str, Any]:
