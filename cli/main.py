@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from cli import engines, evaluate, models, parity, train, weights
+from cli import adapters, engines, evaluate, models, parity, train, weights
 from cli.ask import ask
 from cli.demo import demo
 from cli.doctor import doctor
@@ -31,6 +31,7 @@ app.command()(perceive)
 app.command()(doctor)
 app.command()(demo)
 app.add_typer(models.app, name="models")
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(weights.app, name="weights")
 app.add_typer(parity.app, name="parity")
 app.add_typer(engines.app, name="engines")

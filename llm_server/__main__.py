@@ -13,6 +13,7 @@ import signal
 
 import structlog
 
+from llm_server.adapter_service import AdapterService
 from llm_server.served_model import ServedModel, WeightsRecord
 from llm_server.service import GenerationService
 from llm_server.settings import LlmServerSettings
@@ -52,6 +53,9 @@ def load(settings: LlmServerSettings) -> ServedModel:
             context_length=settings.context_length,
             answer_reserve=settings.answer_reserve,
             default_max_new_tokens=settings.default_max_new_tokens,
+            kv_tokens=settings.kv_tokens,
+            prefix_reuse=settings.prefix_reuse,
+            adapter_store=settings.adapter_store,
         ),
         on_failure=end_process,
     )
@@ -62,11 +66,12 @@ def main() -> None:
     settings = load_settings(LlmServerSettings)
     metrics = Metrics(SERVICE)
     service = GenerationService(lambda: load(settings), metrics, limits=settings.image_limits)
+    admin = [AdapterService(lambda: service.model).servicer()] if settings.admin else []
     run(
         serve(
             service=SERVICE,
             settings=settings,
-            servicers=[service.servicer()],
+            servicers=[service.servicer(), *admin],
             metrics=metrics,
             warm_up=service.warm_up,
             close=service.close,

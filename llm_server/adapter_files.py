@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,22 @@ class AdapterFiles:
     sha256: str
     description: str
     default_scale: float = 1.0
+    targets: tuple[str, ...] | str = ()
+    rank_stabilised: bool = False
+
+    @property
+    def scaling(self) -> float:
+        """What the low-rank product is multiplied by: alpha / rank, or alpha / sqrt(rank) if rank-stabilised."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+    def sits_on(self, linear: str) -> bool:
+        """Whether the config names the linear layer ``linear`` (its full name), by peft's rules.
+
+        A list names endings of whole parts; a text is "all-linear" or a regular expression of the full name.
+        """
+        if isinstance(self.targets, str):
+            return self.targets == "all-linear" or re.fullmatch(self.targets, linear) is not None
+        return any(linear == target or linear.endswith(f".{target}") for target in self.targets)
 
     @property
     def weights(self) -> Path:
@@ -56,9 +73,12 @@ def read_adapters(root: Path, *, base: str) -> list[AdapterFiles]:
     return [read_adapter(path.parent, base=base) for path in sorted(root.glob(f"*/{CONFIG}"))]
 
 
-def read_adapter(folder: Path, *, base: str) -> AdapterFiles:
-    """The adapter in ``folder``, named like the folder. Raises :class:`AdapterRefused`."""
-    name = folder.name
+def read_adapter(folder: Path, *, base: str, name: str = "") -> AdapterFiles:
+    """The adapter in ``folder``, named like the folder unless ``name`` says otherwise.
+
+    Raises :class:`AdapterRefused`.
+    """
+    name = name or folder.name
     config = _read_config(folder / CONFIG, name)
     made_for = str(config.get("base_model_name_or_path") or "")
     if _short(made_for) != _short(base):
@@ -69,7 +89,10 @@ def read_adapter(folder: Path, *, base: str) -> AdapterFiles:
         raise AdapterRefused(name, f"its kind is {config.get('peft_type')!r}, not LORA")
     not_plain = [
         key
-        for key in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
+        for key in (
+            *("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "fan_in_fan_out"),
+            *("rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "target_parameters"),
+        )
         if config.get(key)
     ]
     if config.get("bias", "none") != "none":
@@ -79,6 +102,13 @@ def read_adapter(folder: Path, *, base: str) -> AdapterFiles:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise AdapterRefused(name, f"{WEIGHTS} is missing (other formats are not read)")
+    targets = config.get("target_modules")
+    if not isinstance(targets, str) and not (
+        isinstance(targets, list) and all(isinstance(one, str) for one in targets)
+    ):
+        raise AdapterRefused(name, "target_modules is neither a text nor a list of texts")
+    if config["r"] < 1:
+        raise AdapterRefused(name, f"its rank is {config['r']}")
     description = folder / DESCRIPTION
     return AdapterFiles(
         name=name,
@@ -88,12 +118,9 @@ def read_adapter(folder: Path, *, base: str) -> AdapterFiles:
         alpha=float(config["lora_alpha"]),
         sha256=_sha256(weights),
         description=description.read_text("utf-8").strip() if description.is_file() else "",
+        targets=targets if isinstance(targets, str) else tuple(targets),
+        rank_stabilised=bool(config.get("use_rslora")),
     )
-
-
-def default_scales(adapters: Sequence[AdapterFiles]) -> tuple[tuple[str, float], ...]:
-    """What a request gets that names no adapters: all of them."""
-    return tuple(sorted((adapter.name, adapter.default_scale) for adapter in adapters))
 
 
 def _read_config(path: Path, name: str) -> dict[str, Any]:

@@ -22,3 +22,15 @@ class DeadlineFault(Exception):
 
 class GenerationFault(Exception):
     """The model failed on this sequence; the cause is chained."""
+
+
+class TooLongFault(Exception):
+    """Prompt and answer together could never be held, even with everything to themselves."""
+
+
+class UnknownAdapterFault(Exception):
+    """No adapter of that name is loaded. ``name`` is what was asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no adapter {name!r} is loaded")
+        self.name = name

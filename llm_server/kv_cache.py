@@ -1,143 +1,190 @@
-"""Keys and values of sequences in flight: one store while a prompt is read, one shared by all that write.
+"""Which block of the key-value store belongs to whom: counts, tables and hashes, no tensors.
 
-Both have the one method that transformers' attention layers call on a cache, ``update``. All tensors are
-(rows, key-value heads, positions, head width) in the dtype of the model.
+Keys and values live in blocks of ``block_size`` positions (:mod:`llm_server.kv_store` has the memory). A sequence has a
+table of blocks; tables that begin with the same tokens under the same adapters share blocks, found by a hash chain over
+whole blocks. A block that nobody uses any more keeps its content until its memory is needed, least recently used first,
+so that a second question on the same picture, or the next turn of a chat, finds what was read before.
+
+Not thread-safe: the engine holds its lock around each call.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
 
-# Storage grows in blocks of this many positions, so that a token rarely costs a copy.
-_BLOCK = 256
+@dataclass(slots=True, eq=False)
+class BlockTable:
+    """Where one row keeps its keys and values: position p is in ``blocks[p // block_size]``.
 
-
-def _round_up(length: int) -> int:
-    return -(-length // _BLOCK) * _BLOCK
-
-
-class PromptCache:
-    """Keys and values of one prompt, filled chunk by chunk."""
-
-    def __init__(self, layers: int) -> None:
-        self._keys: list[Tensor | None] = [None] * layers
-        self._values: list[Tensor | None] = [None] * layers
-        self.length = 0
-
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Append ``keys`` and ``values`` (1, H, T, D) to ``layer`` and return all of it, (1, H, length + T, D)."""
-        old_keys, old_values = self._keys[layer], self._values[layer]
-        if old_keys is not None and old_values is not None:
-            keys = torch.cat((old_keys, keys), dim=2)
-            values = torch.cat((old_values, values), dim=2)
-        self._keys[layer], self._values[layer] = keys, values
-        return keys, values
-
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer, each (1, H, length, D)."""
-        keys, values = self._keys[index], self._values[index]
-        if keys is None or values is None:
-            raise ValueError(f"layer {index} holds nothing yet")
-        return keys, values
-
-
-@dataclass
-class _Layer:
-    keys: Tensor
-    values: Tensor
-
-    def put(self, row: int, keys: Tensor, values: Tensor) -> None:
-        """Fill ``row`` with ``keys`` and ``values`` (H, T, D) and blank the rest of it.
-
-        What is masked still takes part in the sum, times 0: a NaN left by an earlier sequence would spoil this one.
-        """
-        length = keys.shape[1]
-        for store, new in ((self.keys, keys), (self.values, values)):
-            store[row, :, :length] = new
-            store[row, :, length:] = 0
-
-
-@dataclass
-class DecodeCache:
-    """Keys and values of all sequences that write, one row each, rows 0 to B - 1 without gaps.
-
-    ``lengths[r]`` positions of row ``r`` are in use. A step calls :meth:`begin_step`, then the layers call
-    :meth:`update` with one position per row, then :meth:`end_step` counts it.
+    ``computed`` positions are written. ``digests`` name the whole blocks among them that others may find; ``root``
+    begins the chain, and differs where the same tokens give other keys and values (other adapters).
     """
 
-    layers: int
-    lengths: list[int] = field(default_factory=list)
-    _stores: list[_Layer] = field(default_factory=list)
-    _rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    _places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    root: bytes
+    blocks: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    computed: int = 0
 
-    def join(self, prompt: PromptCache) -> int:
-        """Copy a prompt into a new row and return the row."""
-        row = len(self.lengths)
-        self._reserve(row + 1, prompt.length + 1, like=prompt.layer(0)[0])
-        for index, store in enumerate(self._stores):
-            keys, values = prompt.layer(index)
-            store.put(row, keys[0], values[0])
-        self.lengths.append(prompt.length)
-        return row
 
-    def leave(self, row: int) -> int | None:
-        """Free ``row``. The last row takes its place: returns its old number, or None if ``row`` was the last."""
-        last = len(self.lengths) - 1
-        moved = None
-        if row != last:
-            length = self.lengths[last]
-            for store in self._stores:
-                store.put(row, store.keys[last, :, :length], store.values[last, :, :length])
-            self.lengths[row] = length
-            moved = last
-        self.lengths.pop()
-        if not self.lengths:
-            self._stores.clear()  # an idle server holds no keys and values
-        return moved
+class BlockPool:
+    """All blocks of a server: free, in use by one or several tables, or unused but remembered."""
 
-    def begin_step(self) -> Tensor:
-        """Make room for one more position in each row; returns where it goes, (B,) int64."""
-        self._reserve(len(self.lengths), max(self.lengths) + 1, like=self._stores[0].keys)
-        device = self._stores[0].keys.device
-        self._rows = torch.arange(len(self.lengths), device=device)
-        self._places = torch.tensor(self.lengths, device=device)
-        return self._places
+    def __init__(self, blocks: int, block_size: int, *, reuse: bool = True) -> None:
+        """``reuse`` off: nothing is ever found again, each prompt is read anew."""
+        if min(blocks, block_size) < 1:
+            raise ValueError("there is at least one block, of at least one position")
+        self.blocks = blocks
+        self.block_size = block_size
+        self._reuse = reuse
+        self._free: deque[int] = deque(range(blocks))
+        self._users: list[int] = [0] * blocks
+        self._digest_of: dict[int, bytes] = {}
+        self._block_of: dict[bytes, int] = {}
+        self._idle: OrderedDict[int, None] = (
+            OrderedDict()
+        )  # unused but remembered, the next to be forgotten first
 
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Write ``keys`` and ``values`` (B, H, 1, D), each row at its own place; returns (B, H, longest + 1, D)."""
-        store, rows, end = self._stores[layer], len(self.lengths), max(self.lengths) + 1
-        store.keys[self._rows, :, self._places] = keys[:, :, 0]
-        store.values[self._rows, :, self._places] = values[:, :, 0]
-        return store.keys[:rows, :, :end], store.values[:rows, :, :end]
+    @property
+    def capacity(self) -> int:
+        """Positions that fit when one sequence has it all."""
+        return self.blocks * self.block_size
 
-    def end_step(self) -> None:
-        """Every row has one position more."""
-        self.lengths = [length + 1 for length in self.lengths]
+    @property
+    def available(self) -> int:
+        """Blocks that can be handed out."""
+        return len(self._free) + len(self._idle)
 
-    def _reserve(self, rows: int, length: int, *, like: Tensor) -> None:
-        """Room for ``rows`` rows of ``length`` positions, what is there kept. New room is zero: masked, but finite."""
-        if self._stores:
-            have_rows, heads, have_length, width = self._stores[0].keys.shape
-            if rows <= have_rows and length <= have_length:
-                return
-            rows, length = max(rows, have_rows), max(_round_up(length), have_length)
+    @property
+    def in_use(self) -> int:
+        """Blocks that some table holds."""
+        return self.blocks - self.available
+
+    @property
+    def remembered(self) -> int:
+        """Blocks that nobody uses, but whose content can be found."""
+        return len(self._idle)
+
+    def needed(self, positions: int) -> int:
+        """Blocks that hold so many positions."""
+        return -(-positions // self.block_size)
+
+    def open(self, root: bytes, tokens: Sequence[int], *, spare: int = 0) -> BlockTable | None:
+        """A table with room for ``tokens`` and one more, beginning with whatever is there already.
+
+        At least the last token is left to be computed, as its logits are wanted. None, with nothing changed, if that
+        would leave fewer than ``spare`` blocks available.
+        """
+        found = self._match(root, tokens[: len(tokens) - 1])
+        revived = sum(1 for _, block in found if self._users[block] == 0)
+        fresh = self.needed(len(tokens) + 1) - len(found)
+        if fresh + revived + spare > self.available:
+            return None
+        table = BlockTable(root, computed=len(found) * self.block_size)
+        for digest, block in found:
+            self._use(block)
+            table.blocks.append(block)
+            table.digests.append(digest)
+        table.blocks += [self._take() for _ in range(fresh)]
+        return table
+
+    def reserve(self, table: BlockTable, positions: int) -> bool:
+        """Room for ``positions`` in all; False, with nothing changed, if there is none."""
+        missing = self.needed(positions) - len(table.blocks)
+        if missing > self.available:
+            return False
+        table.blocks += [self._take() for _ in range(missing)]
+        return True
+
+    def fork(self, table: BlockTable) -> BlockTable:
+        """A second table over the same blocks. Before either writes into one of them: :meth:`own`."""
+        for block in table.blocks:
+            self._users[block] += 1
+        return BlockTable(table.root, [*table.blocks], [*table.digests], table.computed)
+
+    def shared(self, table: BlockTable, position: int) -> bool:
+        """Whether other tables use the block of ``position`` too, so that it must not be written."""
+        return self._users[table.blocks[position // self.block_size]] > 1
+
+    def own(self, table: BlockTable, position: int) -> tuple[int, int] | None:
+        """Give the table a block of its own in place of the shared one of ``position``.
+
+        Returns (from, to): the caller copies the content. None, with nothing changed, if no block is available.
+        """
+        if not self.available:
+            return None
+        index = position // self.block_size
+        old, new = table.blocks[index], self._take()
+        self._users[old] -= 1
+        table.blocks[index] = new
+        return old, new
+
+    def publish(self, table: BlockTable, tokens: Sequence[int]) -> None:
+        """The whole blocks among the first ``table.computed`` of ``tokens`` can be found from now on."""
+        if not self._reuse:
+            return
+        size = self.block_size
+        while (len(table.digests) + 1) * size <= table.computed:
+            index = len(table.digests)
+            digest = _digest(
+                table.digests[-1] if index else table.root, tokens[index * size : (index + 1) * size]
+            )
+            block = table.blocks[index]
+            table.digests.append(digest)
+            if digest not in self._block_of and block not in self._digest_of:
+                self._block_of[digest] = block
+                self._digest_of[block] = digest
+
+    def close(self, table: BlockTable, *, keep: bool = True) -> None:
+        """The table is not used any more. ``keep`` off: what it alone held is not to be found again (it failed)."""
+        # Last blocks first: of a prefix, its end is forgotten before its beginning.
+        for block in reversed(table.blocks):
+            self._users[block] -= 1
+            if self._users[block]:
+                continue
+            if keep and block in self._digest_of:
+                self._idle[block] = None
+            else:
+                self._forget(block)
+                self._free.append(block)
+        table.blocks.clear()
+        table.digests.clear()
+        table.computed = 0
+
+    def _match(self, root: bytes, tokens: Sequence[int]) -> list[tuple[bytes, int]]:
+        found: list[tuple[bytes, int]] = []
+        digest = root
+        for start in range(0, len(tokens) - self.block_size + 1, self.block_size):
+            digest = _digest(digest, tokens[start : start + self.block_size])
+            block = self._block_of.get(digest)
+            if block is None:
+                break
+            found.append((digest, block))
+        return found
+
+    def _use(self, block: int) -> None:
+        if self._users[block] == 0:
+            del self._idle[block]
+        self._users[block] += 1
+
+    def _take(self) -> int:
+        if self._free:
+            block = self._free.popleft()
         else:
-            heads, width = like.shape[1], like.shape[3]
-            length = _round_up(length)
-            self._stores = [
-                _Layer(like.new_zeros(0, heads, 0, width), like.new_zeros(0, heads, 0, width))
-                for _ in range(self.layers)
-            ]
-        for store in self._stores:
-            store.keys = _grown(store.keys, rows, length)
-            store.values = _grown(store.values, rows, length)
+            block, _ = self._idle.popitem(last=False)
+            self._forget(block)
+        self._users[block] = 1
+        return block
+
+    def _forget(self, block: int) -> None:
+        digest = self._digest_of.pop(block, None)
+        if digest is not None:
+            del self._block_of[digest]
 
 
-def _grown(old: Tensor, rows: int, length: int) -> Tensor:
-    new = old.new_zeros(rows, old.shape[1], length, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
-    return new
+def _digest(parent: bytes, tokens: Sequence[int]) -> bytes:
+    content = b"".join(token.to_bytes(4, "little") for token in tokens)
+    return hashlib.blake2b(parent + content, digest_size=16).digest()

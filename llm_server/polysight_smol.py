@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +12,13 @@ from typing import Any
 import torch
 
 from llm_server.adapter_files import read_adapters
+from llm_server.adapter_manager import AdapterManager
+from llm_server.adapter_registry import registry_of
 from llm_server.adapter_set import AdapterSet
 from llm_server.base_checkpoint import NAME as BASE
+from llm_server.embedder import Embedder
 from llm_server.engine import Engine
+from llm_server.kv_cache import BlockPool
 from llm_server.model_runner import TorchRunner
 from llm_server.prompts import chatml
 from llm_server.scheduler import Scheduler
@@ -24,6 +27,9 @@ from llm_server.tokenizer import ChatTokenizer, PretrainedTokenizer
 
 NAME = "polysight-smol"
 ADAPTER_LICENCE = "Apache-2.0"
+
+#: Positions of a block of keys and values: fewer find more prefixes, more cost less to look up.
+KV_BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,9 @@ class ServingOptions:
     context_length: int | None
     answer_reserve: int
     default_max_new_tokens: int
+    kv_tokens: int = 16384
+    prefix_reuse: bool = True
+    adapter_store: Path | None = None
 
 
 def assemble(
@@ -55,8 +64,15 @@ def assemble(
     Raises :class:`llm_server.adapter_files.AdapterRefused`, and ValueError for a tokenizer that is not ChatML's.
     """
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
-    adapters = tuple(read_adapters(options.adapters_dir, base=base))
-    runner = TorchRunner(AdapterSet(model, adapters), context_length=options.context_length)
+    files = read_adapters(options.adapters_dir, base=base)
+    registry = registry_of(files)
+    adapters = AdapterSet(model)
+    for one in registry.all():
+        adapters.add(one.key, adapters.read(one.files))
+    pool = BlockPool(-(-options.kv_tokens // KV_BLOCK), KV_BLOCK, reuse=options.prefix_reuse)
+    runner = TorchRunner(
+        adapters, blocks=pool.blocks, block_size=KV_BLOCK, context_length=options.context_length
+    )
     chat = ChatTokenizer(tokenizer)
     if len(chat.token_bytes) > runner.vocabulary_size:
         raise ValueError(
@@ -65,33 +81,35 @@ def assemble(
     # Rows of the output head beyond the tokenizer's vocabulary are padding: tokens without text.
     token_bytes = chat.token_bytes + (b"",) * (runner.vocabulary_size - len(chat.token_bytes))
     scheduler = Scheduler(
-        max_running=options.max_sequences, max_waiting=options.max_queue, prefill_chunk=options.prefill_chunk
+        max_running=options.max_sequences,
+        max_waiting=options.max_queue,
+        prefill_chunk=options.prefill_chunk,
+        pool=pool,
     )
-    weights = (
-        base_weights,
-        *(WeightsRecord(adapter.name, adapter.sha256, ADAPTER_LICENCE) for adapter in adapters),
-    )
+    engine = Engine(runner, token_bytes, scheduler, registry=registry, on_failure=on_failure)
     return ServedModel(
         name=NAME,
-        version=_version(weights, options.precision),
         base=base,
         precision=options.precision,
         device=f"torch-{runner.device}",
-        context_length=runner.context_length,
+        context_length=engine.context_length,
         answer_reserve=options.answer_reserve,
         default_max_new_tokens=options.default_max_new_tokens,
         chat=chat,
-        engine=Engine(runner, token_bytes, scheduler, on_failure=on_failure),
-        adapters=adapters,
-        weights=weights,
+        engine=engine,
+        embedder=Embedder(engine, registry, runner),
+        registry=registry,
+        manager=AdapterManager(
+            engine, registry, adapters, base=base, store=options.adapter_store or options.adapters_dir
+        ),
+        base_weights=base_weights,
+        adapter_licence=ADAPTER_LICENCE,
+        computed_by=_computed_by(options.precision),
     )
 
 
-def _version(weights: tuple[WeightsRecord, ...], precision: str) -> str:
-    """Changes with anything that could change an answer: weights, precision, template, libraries that compute."""
-    parts = [f"{one.artifact}={one.sha256}" for one in weights]
-    parts += [f"precision={precision}", f"template={chatml.render([chatml.Turn('user', '?')])}"]
-    parts += [
-        f"{package}={version(package)}" for package in ("torch", "transformers", "peft", "bitsandbytes")
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+def _computed_by(precision: str) -> str:
+    """What besides the weights could change an answer: precision, template, libraries that compute."""
+    parts = [f"precision={precision}", f"template={chatml.render([chatml.Turn('user', '?')])}"]
+    parts += [f"{package}={version(package)}" for package in ("torch", "transformers", "bitsandbytes")]
+    return "\n".join(parts)

@@ -44,8 +44,13 @@ def parse_request(
     what a bad image raises.
     """
     check_model(request.model, model)
-    adapters = read_adapter_set(request, model)
+    adapters = read_adapter_set(request.adapters if request.HasField("adapters") else None, model)
     sampling = read_sampling(request, model)
+    logprobs = request.logprobs if request.HasField("logprobs") else None
+    if logprobs is not None and sampling.beams > 1:
+        raise _invalid(
+            "logprobs", "not_with_beams", "a token of a beam search has no log-probability of its own"
+        )
     if any(not stop for stop in request.stop):
         raise _invalid("stop", "string.min_len", "a stop string must not be empty")
     if request.HasField("image"):
@@ -56,10 +61,7 @@ def parse_request(
     try:
         prompt = model.chat.encode_chat(turns, limit=model.prompt_limit)
     except PromptTooManyTokens as error:
-        raise PromptTooLongError(
-            f"the prompt has {error.tokens} tokens or more; this model takes {error.limit}",
-            metadata={"tokens": str(error.tokens), "limit": str(error.limit)},
-        ) from error
+        raise _too_long(error.tokens, error.limit) from error
     return GenerationRequest(
         prompt=tuple(prompt),
         sampling=sampling,
@@ -68,7 +70,24 @@ def parse_request(
         adapters=adapters,
         stop=tuple(request.stop),
         deadline=deadline,
+        priority=request.priority,
+        logprobs=logprobs,
     )
+
+
+def parse_embed(request: generation_pb2.EmbedRequest, model: ServedModel) -> tuple[list[int], AdapterScales]:
+    """The tokens of the text, and the adapters by name.
+
+    Raises ModelNotFoundError, AdapterNotFoundError, InvalidFieldError and PromptTooLongError.
+    """
+    check_model(request.model, model)
+    adapters = read_adapter_set(request.adapters if request.HasField("adapters") else None, model)
+    tokens = model.chat.encode_text(request.text)
+    if len(tokens) > model.embedder.limit:
+        raise _too_long(len(tokens), model.embedder.limit)
+    if not tokens:
+        raise _invalid("text", "string.min_len", "there is nothing to embed")
+    return tokens, adapters
 
 
 def check_model(name: str, model: ServedModel) -> None:
@@ -77,19 +96,15 @@ def check_model(name: str, model: ServedModel) -> None:
         raise ModelNotFoundError(f"no model {name!r}; there is {model.name}", metadata={"model": name})
 
 
-def read_adapter_set(request: generation_pb2.GenerateRequest, model: ServedModel) -> AdapterScales:
+def read_adapter_set(wanted: generation_pb2.AdapterSet | None, model: ServedModel) -> AdapterScales:
     """The adapters asked for, sorted by name. Raises AdapterNotFoundError and InvalidFieldError."""
-    if not request.HasField("adapters"):
+    if wanted is None:
         return model.default_adapters
-    known = [adapter.name for adapter in model.adapters]
     scales: dict[str, float] = {}
-    for index, adapter in enumerate(request.adapters.adapters):
+    for index, adapter in enumerate(wanted.adapters):
         field = f"adapters.adapters[{index}]"
-        if adapter.name not in known:
-            raise AdapterNotFoundError(
-                f"no adapter {adapter.name!r} for {model.name}; there are: {', '.join(known) or 'none'}",
-                metadata={"adapter": adapter.name},
-            )
+        if model.registry.find(adapter.name) is None:
+            raise no_adapter(adapter.name, model)
         if adapter.name in scales:
             raise _invalid(f"{field}.name", "unique", f"{adapter.name} is named twice")
         scale = adapter.scale if adapter.HasField("scale") else 1.0
@@ -103,6 +118,11 @@ def read_sampling(request: generation_pb2.GenerateRequest, model: ServedModel) -
     """Sampling parameters with their defaults. Raises InvalidFieldError."""
     wanted = request.sampling
     length = wanted.max_new_tokens if wanted.HasField("max_new_tokens") else model.default_max_new_tokens
+    beams = wanted.beams if wanted.HasField("beams") else 1
+    if beams > model.engine.slots:
+        raise _invalid(
+            "sampling.beams", "range", f"{beams} is more than the {model.engine.slots} rows of a batch"
+        )
     try:
         return SamplingParams(
             temperature=wanted.temperature if wanted.HasField("temperature") else 0.0,
@@ -110,6 +130,8 @@ def read_sampling(request: generation_pb2.GenerateRequest, model: ServedModel) -
             top_k=wanted.top_k if wanted.HasField("top_k") else 0,
             repetition_penalty=wanted.repetition_penalty if wanted.HasField("repetition_penalty") else 1.0,
             max_new_tokens=length,
+            min_p=wanted.min_p if wanted.HasField("min_p") else 0.0,
+            beams=beams,
         )
     except InvalidSamplingError as error:
         raise _invalid(f"sampling.{error.field}", "range", str(error)) from error
@@ -150,6 +172,21 @@ def check_crayon(maps: generation_pb2.CrayonMaps) -> None:
                 f"crayon.{name} holds {max(cells)}; the largest index is {most}",
                 metadata={"field": name, "largest": str(max(cells)), "limit": str(most)},
             )
+
+
+def no_adapter(name: str, model: ServedModel) -> AdapterNotFoundError:
+    """There is no such adapter (any more)."""
+    known = ", ".join(one.files.name for one in model.registry.all())
+    return AdapterNotFoundError(
+        f"no adapter {name!r} for {model.name}; there are: {known or 'none'}", metadata={"adapter": name}
+    )
+
+
+def _too_long(tokens: int, limit: int) -> PromptTooLongError:
+    return PromptTooLongError(
+        f"there are {tokens} tokens or more; this model takes {limit}",
+        metadata={"tokens": str(tokens), "limit": str(limit)},
+    )
 
 
 def _invalid(field: str, rule: str, what: str) -> InvalidFieldError:

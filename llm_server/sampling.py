@@ -1,7 +1,8 @@
 """How the next token is chosen from one row of logits.
 
 Pure numpy, so that the choice is the same whatever device computed the logits, and can be tested without a model.
-The order of the filters is that of the usual reference (transformers): repetition penalty, temperature, top-k, top-p.
+The order of the filters is that of the usual reference (transformers): repetition penalty, temperature, top-k, top-p,
+min-p.
 Drawing is by inverse cumulative distribution over candidates sorted by probability, ties by token id, from a PCG64
 stream seeded per request: the same logits and the same seed give the same tokens.
 """
@@ -27,7 +28,9 @@ class NonFiniteLogitsError(ValueError):
 class SamplingParams:
     """How tokens are chosen. Checked on construction; :class:`ValueError` names the field at fault first.
 
-    ``temperature`` 0 is greedy; ``top_k`` 0 means all; ``top_p`` 1 means all; ``repetition_penalty`` 1 changes nothing.
+    ``temperature`` 0 is greedy; ``top_k`` 0 means all; ``top_p`` 1 means all; ``min_p`` leaves out what is less likely
+    than that part of the likeliest, 0 nothing; ``repetition_penalty`` 1 changes nothing. ``beams`` above 1 searches
+    for the likeliest answer in place of choosing token by token: with none of the others.
     """
 
     temperature: float = 0.0
@@ -35,6 +38,8 @@ class SamplingParams:
     top_k: int = 0
     repetition_penalty: float = 1.0
     max_new_tokens: int = 256
+    min_p: float = 0.0
+    beams: int = 1
 
     def __post_init__(self) -> None:
         rules = (
@@ -48,6 +53,14 @@ class SamplingParams:
                 "finite and above 0",
             ),
             ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1"),
+            ("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1"),
+            (
+                "beams",
+                self.beams,
+                self.beams == 1
+                or (self.beams > 1 and self.temperature == 0 and self.repetition_penalty == 1),
+                "at least 1, and 1 unless temperature is 0 and repetition_penalty 1",
+            ),
         )
         for name, value, holds, rule in rules:
             if not holds:
@@ -116,6 +129,10 @@ class Sampler:
                 candidates = np.argsort(-scaled, kind="stable")
             weights = everything[candidates]
         cumulative = weights.cumsum()
+        if self._params.min_p > 0.0:
+            # Sorted by weight: what is likely enough comes first. Of what top-p keeps, the likeliest is the same.
+            likely = int(np.count_nonzero(weights >= self._params.min_p * weights[0]))
+            cumulative = cumulative[:likely]
         if self._params.top_p < 1.0:
             # Keep every token before which the mass is still short of top_p: at least one.
             kept = int(np.searchsorted(cumulative, self._params.top_p * total, side="left")) + 1

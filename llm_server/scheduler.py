@@ -1,16 +1,20 @@
 """Which sequences run next: pure policy, no tensors, no threads, no clock of its own.
 
-First come, first served. Every step decodes one token for each running sequence and reads at most one chunk of one
-prompt, so that a long prompt delays the streams of others by a chunk and not by its length.
+First come, first served, among equals in priority. Every step decodes one token for each running sequence and reads at
+most ``prefill_chunk`` tokens of prompts, so that a long prompt delays the streams of others by a chunk and not by its
+length. Who does not get the blocks for one more token takes them from whoever comes last: that one waits again, and
+what it had is read anew later (preemption by recompute).
 """
 
 from __future__ import annotations
 
-from collections import deque
+import bisect
 from dataclasses import dataclass
 
+from llm_server.beam_search import Extension
 from llm_server.faults import DeadlineFault, QueueFullFault
-from llm_server.sequence import Sequence, State
+from llm_server.kv_cache import BlockPool
+from llm_server.sequence import Branch, Sequence, State
 
 # Before anything has finished there is nothing to estimate from.
 _FIRST_ESTIMATE_S = 1.0
@@ -20,62 +24,80 @@ _RETRY_RANGE_S = (0.1, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """Tokens ``start`` to ``end`` of a sequence's prompt; ``last`` if the prompt ends there."""
+    """Tokens ``start`` to ``end`` of what a sequence has written; ``last`` if there are no more of them."""
 
     sequence: Sequence
+    tokens: tuple[int, ...]
     start: int
     end: int
-
-    @property
-    def last(self) -> bool:
-        """Whether logits are wanted after this chunk."""
-        return self.end == len(self.sequence.request.prompt)
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one step does."""
+    """What one step does: copies of blocks (from, to) first."""
 
-    prefill: PrefillChunk | None
+    prefill: tuple[PrefillChunk, ...]
     decode: tuple[Sequence, ...]
+    copies: tuple[tuple[int, int], ...] = ()
 
     def __bool__(self) -> bool:
-        return self.prefill is not None or bool(self.decode)
+        return bool(self.prefill) or bool(self.decode)
 
 
 class Scheduler:
     """Keeps the waiting and the running sequences. Not thread-safe: the engine holds its lock around each call."""
 
-    def __init__(self, *, max_running: int, max_waiting: int, prefill_chunk: int) -> None:
-        """At most ``max_running`` sequences hold a slot, at most ``max_waiting`` more wait for one.
+    def __init__(self, *, max_running: int, max_waiting: int, prefill_chunk: int, pool: BlockPool) -> None:
+        """At most ``max_running`` rows are in a batch, at most ``max_waiting`` sequences more wait.
 
-        ``prefill_chunk`` is in tokens. Chunk borders depend on the prompt alone, so that they never change an answer.
+        ``prefill_chunk`` is in tokens. Chunk borders are its multiples, so that company never changes them.
         """
         if min(max_running, prefill_chunk) < 1 or max_waiting < 0:
             raise ValueError("max_running and prefill_chunk are at least 1, max_waiting at least 0")
         self.max_running = max_running
+        self.pool = pool
+        self.preemptions = 0
         self._max_waiting = max_waiting
         self._prefill_chunk = prefill_chunk
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._service_s = _FIRST_ESTIMATE_S
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """How many wait."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """How many hold a slot."""
+        """How many run."""
         return len(self._running)
+
+    @property
+    def _rows(self) -> int:
+        return sum(sequence.width for sequence in self._running)
+
+    def check_room(self) -> None:
+        """Raises :class:`QueueFullFault` if :meth:`add` would: before anything is spent on a request."""
+        free = max(self.max_running - self._rows, 0)
+        if len(self._waiting) >= self._max_waiting + free:
+            raise QueueFullFault(len(self._waiting), self._retry_after_s())
+
+    def fits(self, prompt: int, answer: int, width: int) -> bool:
+        """Whether a sequence of such lengths could run at all, with everything to itself."""
+        if width == 1:
+            return self.pool.needed(prompt + answer) <= self.pool.blocks
+        tails = width * (self.pool.needed(answer) + 1)
+        return width <= self.max_running and self.pool.needed(prompt) + tails <= self.pool.blocks
 
     def add(self, sequence: Sequence) -> None:
         """Queue ``sequence``. Raises :class:`QueueFullFault` when neither a slot nor a place in the queue is free."""
-        free_slots = self.max_running - len(self._running)
-        if len(self._waiting) >= self._max_waiting + max(free_slots, 0):
-            raise QueueFullFault(len(self._waiting), self._retry_after_s())
-        self._waiting.append(sequence)
+        self.check_room()
+        self._queue(sequence)
+
+    def _queue(self, sequence: Sequence) -> None:
+        bisect.insort(self._waiting, sequence, key=lambda one: one.order)
 
     def _retry_after_s(self) -> float:
         """Until one more place is free: a slot frees every (time of a sequence / slots)."""
@@ -91,7 +113,7 @@ class Scheduler:
     def reap(self, now: float) -> list[tuple[Sequence, DeadlineFault | None]]:
         """Take out whoever was cancelled (None) or is out of time, before any of them costs another step.
 
-        Returned are those that were told of nothing yet; the caller frees what they hold.
+        Their blocks are free. Returned are those that were told of nothing yet.
         """
         gone: list[tuple[Sequence, DeadlineFault | None]] = []
         for sequence in [*self._waiting, *self._running]:
@@ -105,22 +127,95 @@ class Scheduler:
         return gone
 
     def plan(self, now: float) -> Plan:
-        """Give free slots to those that wait, and say what the next step does."""
-        while self._waiting and len(self._running) < self.max_running:
-            sequence = self._waiting.popleft()
-            sequence.state = State.PREFILLING
-            sequence.started_at = now
-            self._running.append(sequence)
-        prefilling = next((s for s in self._running if s.state is State.PREFILLING), None)
-        chunk = None
-        if prefilling is not None:
-            start = prefilling.prefilled
-            end = min(start + self._prefill_chunk, len(prefilling.request.prompt))
-            chunk = PrefillChunk(prefilling, start, end)
-        return Plan(chunk, tuple(s for s in self._running if s.state is State.DECODING))
+        """Give places and blocks to those that come first, and say what the next step does."""
+        copies = self._room_for_next_tokens()
+        self._admit(now)
+        chunks: list[PrefillChunk] = []
+        budget = self._prefill_chunk
+        for sequence in self._running:
+            if sequence.state is not State.PREFILLING:
+                continue
+            chunk = self._next_chunk(sequence)
+            if chunk.end - chunk.start > budget:
+                break
+            budget -= chunk.end - chunk.start
+            chunks.append(chunk)
+        decoding = tuple(s for s in self._running if s.state is State.DECODING)
+        alive = {id(branch.table) for s in decoding for branch in s.branches}
+        return Plan(tuple(chunks), decoding, tuple(copy for table, copy in copies if table in alive))
 
-    def end(self, sequence: Sequence, now: float) -> None:
-        """The sequence is over, however it ended: its slot or its place in the queue is free."""
+    def _next_chunk(self, sequence: Sequence) -> PrefillChunk:
+        branch = sequence.branches[0]
+        tokens = sequence.written(branch)
+        start = branch.table.computed
+        border = start - start % self._prefill_chunk + self._prefill_chunk
+        end = min(border, len(tokens))
+        return PrefillChunk(sequence, tuple(tokens[start:end]), start, end, end == len(tokens))
+
+    def _room_for_next_tokens(self) -> list[tuple[int, tuple[int, int]]]:
+        """A block of its own under the next token of every row. Who cannot get one makes the last of all wait."""
+        copies: list[tuple[int, tuple[int, int]]] = []
+        for sequence in sorted(self._running, key=lambda one: one.order):
+            if sequence.state is not State.DECODING:
+                continue  # waits again by now, or still reads: its blocks are there
+            for branch in sequence.branches:
+                while sequence.state is State.DECODING and not self._room(sequence, branch, copies):
+                    self._preempt(max(self._running, key=lambda one: one.order))
+                if sequence.state is not State.DECODING:
+                    break
+        return copies
+
+    def _room(self, sequence: Sequence, branch: Branch, copies: list[tuple[int, tuple[int, int]]]) -> bool:
+        position = sequence.length(branch) - 1
+        if not self.pool.reserve(branch.table, position + 1):
+            return False
+        if not self.pool.shared(branch.table, position):
+            return True
+        copy = self.pool.own(branch.table, position)
+        if copy is not None:
+            copies.append((id(branch.table), copy))
+        return copy is not None
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._release(sequence, keep=True)
+        sequence.state = State.WAITING
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self._queue(sequence)
+
+    def _admit(self, now: float) -> None:
+        """Start those that wait, in order; who comes first and does not fit holds up the rest."""
+        while self._waiting:
+            first = self._waiting[0]
+            if self._rows + first.width > self.max_running or not self._start(first, now):
+                last = max(self._running, key=lambda one: one.order, default=None)
+                # Only for a higher priority does one that runs give way to one that waits.
+                if last is None or last.request.priority >= first.request.priority:
+                    return
+                self._preempt(last)
+
+    def _start(self, sequence: Sequence, now: float) -> bool:
+        # Those that run will soon want a block each; what is left to them is not taken away again at once.
+        spare = self._rows
+        table = self.pool.open(sequence.root, sequence.resumed(), spare=spare)
+        if table is None:
+            return False
+        self._waiting.remove(sequence)
+        sequence.begin(table)
+        if sequence.started_at is None:
+            sequence.started_at = now
+            sequence.cached_tokens = table.computed
+        self._running.append(sequence)
+        self._running.sort(key=lambda one: one.order)
+        return True
+
+    def end(self, sequence: Sequence, now: float, *, keep: bool = True) -> None:
+        """The sequence is over, however it ended: its slot, its blocks or its place in the queue are free.
+
+        ``keep`` off: it failed, and what it left in its blocks is not to be found again.
+        """
+        self._release(sequence, keep=keep)
         if sequence.state is State.WAITING:
             self._waiting.remove(sequence)
         elif sequence.state is not State.ENDED:
@@ -128,6 +223,34 @@ class Scheduler:
             if sequence.started_at is not None:
                 self._service_s += _ESTIMATE_WEIGHT * (now - sequence.started_at - self._service_s)
         sequence.state = State.ENDED
+
+    def _release(self, sequence: Sequence, *, keep: bool) -> None:
+        for branch in sequence.branches:
+            self.pool.close(branch.table, keep=keep)
+        sequence.branches = []
+
+    def abandon(self) -> list[Sequence]:
+        """Nothing will run any more: everyone is out, and returned. Blocks are left as they are."""
+        left = self.everyone()
+        self._running.clear()
+        self._waiting.clear()
+        for sequence in left:
+            sequence.state = State.ENDED
+        return left
+
+    def regrown(self, branches: list[Branch], extensions: list[Extension]) -> list[Branch]:
+        """The branches of the next step: each goes on from the table of its parent; tables without heirs are freed."""
+        heirs: set[int] = set()
+        grown: list[Branch] = []
+        for one in extensions:
+            parent = branches[one.parent]
+            table = parent.table if one.parent not in heirs else self.pool.fork(parent.table)
+            heirs.add(one.parent)
+            grown.append(Branch(table, [*parent.generated, one.token]))
+        for index, branch in enumerate(branches):
+            if index not in heirs:
+                self.pool.close(branch.table)
+        return grown
 
     def everyone(self) -> list[Sequence]:
         """All that wait or run, those that run first."""

@@ -9,7 +9,9 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from llm_server.beam_search import BeamSearch
 from llm_server.detokenizer import Detokenizer
+from llm_server.kv_cache import BlockTable
 from llm_server.sampling import Sampler, SamplingParams
 from llm_server.stop import StopMatcher
 
@@ -27,7 +29,11 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What is to be generated. ``prompt`` holds token ids, template included, and is not empty."""
+    """What is to be generated. ``prompt`` holds token ids, template included, and is not empty.
+
+    ``adapters`` are public names. Of two requests the one with the higher ``priority`` runs first. ``logprobs`` asks
+    for the log-probability of each token and of so many of the likeliest beside it.
+    """
 
     prompt: tuple[int, ...]
     sampling: SamplingParams
@@ -36,6 +42,16 @@ class GenerationRequest:
     adapters: AdapterScales = ()
     stop: tuple[str, ...] = ()
     deadline: float | None = None
+    priority: int = 0
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of the model's own probabilities (before any filter): the token's, and the likeliest ids'."""
+
+    chosen: float
+    likeliest: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +60,16 @@ class TokenEvent:
 
     text: str
     token: int
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedEvent:
-    """The sequence ended well; nothing follows. Durations in seconds."""
+    """The sequence ended well; nothing follows. Durations in seconds.
+
+    ``cached_tokens`` of the prompt were found in the key-value cache; ``preemptions`` counts how often the sequence
+    lost its place and was read again.
+    """
 
     reason: FinishReason
     text: str
@@ -58,6 +79,8 @@ class FinishedEvent:
     prefill_s: float
     decode_s: float
     first_token_s: float
+    cached_tokens: int = 0
+    preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +104,20 @@ class State(enum.Enum):
 
 
 @dataclass(slots=True, eq=False)
+class Branch:
+    """One continuation of the prompt: a sequence has one, or as many as it has beams."""
+
+    table: BlockTable
+    generated: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
 class Sequence:
-    """A request with all that changes while it is served, by the engine's thread alone but for ``cancelled``."""
+    """A request with all that changes while it is served, by the engine's thread alone but for ``cancelled``.
+
+    ``adapters`` are the request's, by the keys of the runner. ``generated`` is what has been said to the caller; beams
+    say nothing before they are done. A sequence that waits has no branch.
+    """
 
     number: int
     request: GenerationRequest
@@ -92,22 +127,57 @@ class Sequence:
     stopper: StopMatcher
     sink: Sink
     arrived_at: float
+    adapters: AdapterScales = ()
     state: State = State.WAITING
     cancelled: bool = False
-    prefilled: int = 0
     generated: list[int] = field(default_factory=list)
+    branches: list[Branch] = field(default_factory=list)
+    beams: BeamSearch | None = None
     text: list[str] = field(default_factory=list)
+    cached_tokens: int | None = None
+    preemptions: int = 0
     started_at: float | None = None
     first_token_at: float | None = None
 
     @property
-    def length(self) -> int:
-        """Positions in use: prompt and answer."""
-        return len(self.request.prompt) + len(self.generated)
+    def width(self) -> int:
+        """Rows of a batch that it takes when it writes."""
+        return self.request.sampling.beams
 
-    def accept(self, token: int, now: float) -> FinishReason | None:
+    @property
+    def root(self) -> bytes:
+        """What the keys and values of its tokens depend on besides the tokens."""
+        return repr(self.adapters).encode()
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Who sorts first is served first."""
+        return -self.request.priority, self.number
+
+    def written(self, branch: Branch) -> list[int]:
+        """Prompt and what ``branch`` continues it with."""
+        return [*self.request.prompt, *branch.generated]
+
+    def length(self, branch: Branch) -> int:
+        """How many tokens :meth:`written` has."""
+        return len(self.request.prompt) + len(branch.generated)
+
+    def resumed(self) -> list[int]:
+        """What must be read before the next token: after a preemption more than the prompt (beams begin anew)."""
+        return [*self.request.prompt, *self.generated]
+
+    def begin(self, table: BlockTable) -> None:
+        """A table for :meth:`resumed` was found; reading begins, or begins again."""
+        self.branches = [Branch(table, [*self.generated])]
+        self.state = State.PREFILLING
+        if self.width > 1:
+            self.beams = BeamSearch(self.width, self.request.end_tokens, self.most_new_tokens)
+
+    def accept(self, token: int, now: float, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
         """Record ``token``, send its event, and say whether the sequence ends with it."""
         self.generated.append(token)
+        if self.beams is None:
+            self.branches[0].generated.append(token)
         if self.first_token_at is None:
             self.first_token_at = now
         reason: FinishReason | None = None
@@ -124,11 +194,16 @@ class Sequence:
             reason = FinishReason.STOP_STRING
         self.text.append(piece)
         if piece or reason is not FinishReason.END_OF_TURN:
-            self.sink(TokenEvent(piece, token))
+            self.sink(TokenEvent(piece, token, logprobs))
         return reason
 
+    @property
+    def most_new_tokens(self) -> int:
+        """How long the answer may become."""
+        return min(self.request.sampling.max_new_tokens, self.max_length - len(self.request.prompt))
+
     def _is_full(self) -> bool:
-        return len(self.generated) >= self.request.sampling.max_new_tokens or self.length >= self.max_length
+        return len(self.generated) >= self.most_new_tokens
 
     def finished(self, reason: FinishReason, now: float) -> FinishedEvent:
         """The closing event of a sequence that ended well at ``now``."""
@@ -143,4 +218,6 @@ class Sequence:
             prefill_s=first - started,
             decode_s=now - first,
             first_token_s=first - self.arrived_at,
+            cached_tokens=self.cached_tokens or 0,
+            preemptions=self.preemptions,
         )

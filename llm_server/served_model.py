@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
-from llm_server.adapter_files import AdapterFiles, default_scales
+from llm_server.adapter_manager import AdapterManager
+from llm_server.adapter_registry import AdapterRegistry
+from llm_server.embedder import Embedder
 from llm_server.engine import Engine
 from llm_server.sequence import AdapterScales
 from llm_server.tokenizer import ChatTokenizer
@@ -25,11 +28,10 @@ class ServedModel:
 
     ``precision`` is as in :mod:`llm_server.base_model`; ``device`` what runs it, such as "torch-cpu";
     ``context_length`` counts positions of prompt and answer together, ``answer_reserve`` of them are kept from the
-    prompt.
+    prompt; ``computed_by`` says what besides the weights could change an answer.
     """
 
     name: str
-    version: str
     base: str
     precision: str
     device: str
@@ -38,8 +40,27 @@ class ServedModel:
     default_max_new_tokens: int
     chat: ChatTokenizer
     engine: Engine
-    adapters: tuple[AdapterFiles, ...]
-    weights: tuple[WeightsRecord, ...]
+    embedder: Embedder
+    registry: AdapterRegistry
+    manager: AdapterManager
+    base_weights: WeightsRecord
+    adapter_licence: str
+    computed_by: str
+
+    @property
+    def version(self) -> str:
+        """Changes with anything that could change an answer: the weights there are now, and what computes."""
+        parts = [f"{one.artifact}={one.sha256}" for one in self.weights]
+        return hashlib.sha256("\n".join([*parts, self.computed_by]).encode()).hexdigest()[:12]
+
+    @property
+    def weights(self) -> tuple[WeightsRecord, ...]:
+        """Base and adapters."""
+        adapters = (one.files for one in self.registry.all())
+        return (
+            self.base_weights,
+            *(WeightsRecord(one.name, one.sha256, self.adapter_licence) for one in adapters),
+        )
 
     @property
     def prompt_limit(self) -> int:
@@ -49,4 +70,4 @@ class ServedModel:
     @property
     def default_adapters(self) -> AdapterScales:
         """What a request gets that names no adapters."""
-        return default_scales(self.adapters)
+        return self.registry.default_scales

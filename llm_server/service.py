@@ -10,15 +10,16 @@ from typing import Any
 
 import grpc
 
+from llm_server.engine import Usage
 from llm_server.event_stream import EventStream
-from llm_server.faults import DeadlineFault, EngineClosedFault, GenerationFault, QueueFullFault
+from llm_server.faults import EngineClosedFault, QueueFullFault, TooLongFault, UnknownAdapterFault
 from llm_server.generation_metrics import GenerationMetrics
-from llm_server.request import check_model, parse_request
+from llm_server.replies import adapter_info, adapter_scales, done, model_ref, on_the_wire, token
+from llm_server.request import check_model, parse_embed, parse_request
 from llm_server.sequence import (
     AdapterScales,
     FailedEvent,
     FinishedEvent,
-    FinishReason,
     GenerationRequest,
     Sequence,
     TokenEvent,
@@ -26,28 +27,15 @@ from llm_server.sequence import (
 from llm_server.served_model import ServedModel
 from polysight.common.v1 import model_pb2
 from polysight.llm.v1 import generation_pb2, generation_pb2_grpc
-from serving.errors import (
-    DeadlineUnreachableError,
-    InternalError,
-    NotReadyError,
-    PolysightError,
-    QueueFullError,
-    ShuttingDownError,
-)
+from serving.errors import NotReadyError
 from serving.grpc_server import Servicer
 from serving.image import ImageLimits
 from serving.telemetry.metrics import Metrics
-from serving.timings import duration
 
 FULL_NAME = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_REASONS = {
-    FinishReason.END_OF_TURN: generation_pb2.FINISH_REASON_END_OF_TURN,
-    FinishReason.STOP_STRING: generation_pb2.FINISH_REASON_STOP_STRING,
-    FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
-}
 _WARM_UP = generation_pb2.GenerateRequest(
     turns=[generation_pb2.Turn(role=generation_pb2.ROLE_USER, text="What?")],
     sampling=generation_pb2.SamplingParameters(max_new_tokens=2),
@@ -62,7 +50,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self._load = load
         self._limits = limits
         self._model: ServedModel | None = None
-        self._metrics = GenerationMetrics(metrics, self._load_now)
+        self._metrics = GenerationMetrics(metrics, self._usage_now)
 
     def servicer(self) -> Servicer:
         """This service, as a server takes it."""
@@ -72,6 +60,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         """Load the model and run real generations: one alone, then a full batch, with adapters and without."""
         model = await asyncio.to_thread(self._load)
         self._model = model
+        model.engine.watch(self._metrics.on_step)
         model.engine.start()
         await self._warm(model, model.default_adapters)
         sets: list[AdapterScales] = [(), model.default_adapters]
@@ -82,7 +71,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         request = generation_pb2.GenerateRequest()
         request.CopyFrom(_WARM_UP)
         request.adapters.SetInParent()
-        request.adapters.adapters.extend(_adapter_scales(adapters))
+        request.adapters.adapters.extend(adapter_scales(adapters))
         stream = EventStream()
         self._submit(model, parse_request(request, model, self._limits, deadline=None), stream)
         async for event in stream:
@@ -94,8 +83,13 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         if self._model is not None:
             await asyncio.to_thread(self._model.engine.close)
 
-    def _load_now(self) -> tuple[int, int]:
-        return (0, 0) if self._model is None else self._model.engine.load
+    def _usage_now(self) -> Usage:
+        return Usage() if self._model is None else self._model.engine.usage
+
+    @property
+    def model(self) -> ServedModel:
+        """The model. Raises NotReadyError until it is loaded."""
+        return self._ready()
 
     def _ready(self) -> ServedModel:
         if self._model is None:
@@ -109,6 +103,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         """Stream the answer; a caller who leaves frees the slot before the next step."""
         model = self._ready()
+        self._check_room(model)
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         wanted = await asyncio.to_thread(parse_request, request, model, self._limits, deadline=deadline)
@@ -118,21 +113,41 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             async for event in stream:
                 match event:
                     case TokenEvent():
-                        token = generation_pb2.Token(text=event.text, id=event.token)
-                        yield generation_pb2.GenerateResponse(token=token)
+                        yield generation_pb2.GenerateResponse(token=token(event))
                     case FinishedEvent():
-                        self._metrics.on_finished(event)
-                        yield generation_pb2.GenerateResponse(done=_done(event, wanted, model))
+                        self._metrics.on_finished(event, wanted.adapters)
+                        yield generation_pb2.GenerateResponse(done=done(event, wanted, model))
                     case FailedEvent():
-                        raise _on_the_wire(event.error) from event.error
+                        raise on_the_wire(event.error, model) from event.error
         finally:
             model.engine.cancel(sequence)
 
     def _submit(self, model: ServedModel, wanted: GenerationRequest, stream: EventStream) -> Sequence:
         try:
             return model.engine.submit(wanted, stream)
+        except (QueueFullFault, EngineClosedFault, UnknownAdapterFault, TooLongFault) as fault:
+            raise on_the_wire(fault, model) from fault
+
+    def _check_room(self, model: ServedModel) -> None:
+        """A full queue refuses before anything of the request is looked at."""
+        try:
+            model.engine.check_room()
         except (QueueFullFault, EngineClosedFault) as fault:
-            raise _on_the_wire(fault) from fault
+            raise on_the_wire(fault, model) from fault
+
+    async def Embed(
+        self, request: generation_pb2.EmbedRequest, context: Context
+    ) -> generation_pb2.EmbedResponse:
+        """The mean of the final states over the text's tokens, computed between two steps of the engine."""
+        model = self._ready()
+        tokens, adapters = await asyncio.to_thread(parse_embed, request, model)
+        try:
+            values = await asyncio.wrap_future(model.embedder.submit(tokens, adapters))
+        except (QueueFullFault, EngineClosedFault, UnknownAdapterFault) as fault:
+            raise on_the_wire(fault, model) from fault
+        return generation_pb2.EmbedResponse(
+            values=values.tolist(), text_tokens=len(tokens), model=model_ref(model)
+        )
 
     async def ListModels(
         self, request: generation_pb2.ListModelsRequest, context: Context
@@ -142,14 +157,14 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return generation_pb2.ListModelsResponse(
             models=[
                 generation_pb2.ModelInfo(
-                    model=_model_ref(model),
+                    model=model_ref(model),
                     base=model.base,
                     precision=model.precision,
                     context_length=model.context_length,
                     verbalization_form=generation_pb2.VERBALIZATION_FORM_POLYSIGHT,
                     uses_image=False,
                     uses_crayon=False,
-                    default_adapters=_adapter_scales(model.default_adapters),
+                    default_adapters=adapter_scales(model.default_adapters),
                     weights=[
                         model_pb2.WeightsInfo(artifact=one.artifact, sha256=one.sha256, licence=one.licence)
                         for one in model.weights
@@ -165,62 +180,9 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         model = self._ready()
         check_model(request.model, model)
         return generation_pb2.ListAdaptersResponse(
-            adapters=[
-                generation_pb2.AdapterInfo(
-                    name=adapter.name,
-                    model=model.name,
-                    rank=adapter.rank,
-                    alpha=adapter.alpha,
-                    sha256=adapter.sha256,
-                    description=adapter.description,
-                )
-                for adapter in model.adapters
-            ]
+            adapters=[adapter_info(one, model) for one in model.registry.all()]
         )
 
 
 def _register(service: GenerationService, server: grpc.aio.Server) -> None:
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(service, server)
-
-
-def _done(end: FinishedEvent, request: GenerationRequest, model: ServedModel) -> generation_pb2.Done:
-    return generation_pb2.Done(
-        finish_reason=_REASONS[end.reason],
-        text=end.text.strip(),
-        usage=generation_pb2.Usage(text_tokens=end.prompt_tokens, generated_tokens=end.generated_tokens),
-        timings=generation_pb2.GenerationTimings(
-            queue=duration(end.queue_s),
-            prefill=duration(end.prefill_s),
-            decode=duration(end.decode_s),
-            time_to_first_token=duration(end.first_token_s),
-        ),
-        model=_model_ref(model),
-        adapters=_adapter_scales(request.adapters),
-        seed=request.seed,
-    )
-
-
-def _model_ref(model: ServedModel) -> model_pb2.ModelRef:
-    return model_pb2.ModelRef(name=model.name, version=model.version, engine=model.device)
-
-
-def _adapter_scales(adapters: AdapterScales) -> list[generation_pb2.AdapterScale]:
-    return [generation_pb2.AdapterScale(name=name, scale=scale) for name, scale in adapters]
-
-
-def _on_the_wire(fault: Exception) -> PolysightError | Exception:
-    """The engine's fault in the words of the contract; what is not one stays as it is."""
-    match fault:
-        case QueueFullFault():
-            return QueueFullError(
-                f"{fault.queued} requests wait already",
-                metadata={"queued": str(fault.queued)},
-                retry_after_s=fault.retry_after_s,
-            )
-        case EngineClosedFault():
-            return ShuttingDownError("the server is shutting down")
-        case DeadlineFault():
-            return DeadlineUnreachableError(str(fault))
-        case GenerationFault():
-            return InternalError("the model failed on this request")
-    return fault

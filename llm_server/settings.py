@@ -32,10 +32,25 @@ class LlmServerSettings(ServerSettings):
         Path(__file__).parent / "adapters",
         description="folder with one folder per adapter, as peft saves them",
     )
+    adapter_store: Path | None = Field(
+        None,
+        description="folder that LoadAdapter takes adapters from, one folder each; unset: adapters_dir",
+    )
+    admin: bool = Field(
+        True, description="whether AdapterAdminService is served: who can call it changes what all others get"
+    )
     threads: Annotated[int, Field(ge=0)] = Field(
         0, description="of torch inside one operation; 0: as many as cores"
     )
 
+    kv_tokens: Annotated[int, Field(ge=256)] = Field(
+        16384,
+        description="positions of keys and values in all, for running answers and remembered prefixes; the default"
+        " model takes 23 KB for each. Fewer than the context has positions shorten the context",
+    )
+    prefix_reuse: bool = Field(
+        True, description="whether what was read for one request is used by others that begin the same"
+    )
     max_sequences: Count = Field(
         8,
         description="answers written at a time, in one batch. 1 makes an answer independent, bit for bit, of what else"

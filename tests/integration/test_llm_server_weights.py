@@ -18,6 +18,7 @@ from llm_server.adapter_set import AdapterSet
 from llm_server.model_runner import TorchRunner
 from llm_server.polysight_smol import ServingOptions, assemble
 from llm_server.prompts import chatml
+from llm_server.runner import DecodeRow
 from llm_server.sampling import SamplingParams
 from llm_server.sequence import AdapterScales, Event, FinishedEvent, GenerationRequest, TokenEvent
 from llm_server.served_model import ServedModel, WeightsRecord
@@ -88,18 +89,21 @@ def test_the_base_stays_in_four_bits_and_unmerged_and_adapters_count(
     layers: list[Any] = [module for module in adapters.model.modules() if isinstance(module, Linear4bit)]
     assert len(layers) == 7 * adapters.model.config.num_hidden_layers
     before = [layer.weight.data.clone() for layer in layers]
-    runner = TorchRunner(adapters)
+    runner = TorchRunner(adapters, blocks=32)
     prompt = list(range(500, 540))
     sets: list[AdapterScales] = [(), (("object", 1.0),), (("vl", 1.0),), BOTH, (("object", 0.3), ("vl", 1.0))]
     rows = []
     for number, scales in enumerate(sets):
-        logits = runner.prefill(number, prompt, adapters=scales, last=True)
+        blocks = range(4 * number, 4 * number + 4)
+        logits = runner.prefill(prompt, start=0, blocks=blocks, adapters=scales, last=True)
         assert logits is not None
         rows.append(logits)
     assert all(np.abs(a - b).max() > 0.5 for i, a in enumerate(rows) for b in rows[:i])
-    runner.decode(list(range(len(sets))), [7] * len(sets))
+    runner.decode(
+        [DecodeRow(7, 40, range(4 * number, 4 * number + 4), scales) for number, scales in enumerate(sets)]
+    )
     assert all(torch.equal(layer.weight.data, kept) for layer, kept in zip(layers, before, strict=True))
-    again = runner.prefill(99, prompt, adapters=(), last=True)
+    again = runner.prefill(prompt, start=0, blocks=range(28, 32), adapters=(), last=True)
     np.testing.assert_array_equal(again, rows[0])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_server.adapter_files import AdapterRefused, default_scales, read_adapters
+from llm_server.adapter_files import AdapterRefused, read_adapters
 from llm_server.adapter_set import AdapterSet
 from llm_server.tiny_model import BASE_NAME, save_tiny_adapter, tiny_model
 
@@ -33,7 +33,6 @@ def test_what_is_read(folder: Path) -> None:
     assert (adapter.name, adapter.rank, adapter.alpha) == ("object", 4, 8.0)
     assert adapter.sha256 == hashlib.sha256(weights).hexdigest()
     assert adapter.description == "Lists and counts objects."
-    assert default_scales([adapter]) == (("object", 1.0),)
 
 
 @pytest.mark.parametrize("base", [f"owner/{BASE_NAME}", f"./some/folder/{BASE_NAME}/", BASE_NAME.upper()])

@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from llm_server.adapter_registry import AdapterRegistry
 from llm_server.engine import Engine
 from llm_server.faults import DeadlineFault, EngineClosedFault, GenerationFault, QueueFullFault
+from llm_server.kv_cache import BlockPool, BlockTable
+from llm_server.runner import DecodeRow
 from llm_server.sampling import SamplingParams
 from llm_server.scheduler import Scheduler
 from llm_server.sequence import (
@@ -34,41 +37,66 @@ BYTES = tuple(bytes([number]) if number > 3 else b"" for number in range(VOCABUL
 
 
 class CountingRunner:
-    """Wants the token after the last one. ``poison`` makes a sequence fail; ``calls`` is what was asked of it."""
+    """Wants the token after the last one. ``calls`` is what was asked of it; what is read is kept per position of a
+    block, so that a wrong block or a wrong position gives a wrong answer."""
 
-    def __init__(self, context_length: int = 64) -> None:
+    def __init__(self, context_length: int = 64, block_size: int = 4) -> None:
         self.vocabulary_size = VOCABULARY
         self.context_length = context_length
-        self.held: dict[int, list[int]] = {}
+        self.block_size = block_size
+        self.memory: dict[tuple[int, int], int] = {}
         self.calls: list[tuple[str, list[int], int]] = []
         self.failing: set[int] = set()
         self.not_a_number: set[int] = set()
+        self.dropped: list[str] = []
         self.before_step: Callable[[], None] = lambda: None
 
-    def _logits(self, number: int) -> NDArray[np.float32]:
-        if number in self.failing:
+    def _write(self, blocks: SequenceOf[int], position: int, token: int) -> None:
+        self.memory[blocks[position // self.block_size], position % self.block_size] = token
+
+    def read(self, blocks: SequenceOf[int], length: int) -> list[int]:
+        size = self.block_size
+        return [self.memory[blocks[position // size], position % size] for position in range(length)]
+
+    def _logits(self, tokens: list[int]) -> NDArray[np.float32]:
+        if tokens[0] in self.failing:
             raise RuntimeError("the device is on fire")
         logits = np.zeros(VOCABULARY, np.float32)
-        logits[(self.held[number][-1] + 1) % VOCABULARY] = np.nan if number in self.not_a_number else 10.0
+        logits[(tokens[-1] + 1) % VOCABULARY] = np.nan if tokens[0] in self.not_a_number else 10.0
         return logits
 
     def prefill(
-        self, number: int, tokens: SequenceOf[int], *, adapters: AdapterScales, last: bool
+        self,
+        tokens: SequenceOf[int],
+        *,
+        start: int,
+        blocks: SequenceOf[int],
+        adapters: AdapterScales,
+        last: bool,
     ) -> NDArray[np.float32] | None:
         self.before_step()
-        self.calls.append(("prefill", [number], len(tokens)))
-        self.held.setdefault(number, []).extend(tokens)
-        return self._logits(number) if last else None
+        for offset, token in enumerate(tokens):
+            self._write(blocks, start + offset, token)
+        whole = self.read(blocks, start + len(tokens))
+        self.calls.append(("prefill", [whole[0]], len(tokens)))
+        return self._logits(whole) if last else None
 
-    def decode(self, numbers: SequenceOf[int], tokens: SequenceOf[int]) -> NDArray[np.float32]:
+    def decode(self, rows: SequenceOf[DecodeRow]) -> NDArray[np.float32]:
         self.before_step()
-        self.calls.append(("decode", list(numbers), 1))
-        for number, token in zip(numbers, tokens, strict=True):
-            self.held[number].append(token)
-        return np.stack([self._logits(number) for number in numbers])
+        for row in rows:
+            self._write(row.blocks, row.position, row.token)
+        texts = [self.read(row.blocks, row.position + 1) for row in rows]
+        self.calls.append(("decode", [text[0] for text in texts], 1))
+        return np.stack([self._logits(text) for text in texts])
 
-    def release(self, number: int) -> None:
-        self.held.pop(number, None)
+    def copy_blocks(self, pairs: SequenceOf[tuple[int, int]]) -> None:
+        for source, target in pairs:
+            for place in range(self.block_size):
+                if (source, place) in self.memory:
+                    self.memory[target, place] = self.memory[source, place]
+
+    def drop_adapter(self, key: str) -> None:
+        self.dropped.append(key)
 
 
 class Clock:
@@ -100,11 +128,24 @@ class Rig:
         waiting: int = 4,
         chunk: int = 8,
         context: int = 64,
+        blocks: int | None = None,
+        reuse: bool = False,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
-        self.runner, self.clock = CountingRunner(context), Clock()
-        scheduler = Scheduler(max_running=running, max_waiting=waiting, prefill_chunk=chunk)
-        self.engine = Engine(self.runner, BYTES, scheduler, clock=self.clock, on_failure=on_failure)
+        self.runner, self.clock, self.registry = CountingRunner(context), Clock(), AdapterRegistry()
+        enough = min(running * (-(-context // 4) + 1), 10_000)
+        self.pool = BlockPool(blocks or enough, 4, reuse=reuse)
+        self.scheduler = Scheduler(
+            max_running=running, max_waiting=waiting, prefill_chunk=chunk, pool=self.pool
+        )
+        self.engine = Engine(
+            self.runner,
+            BYTES,
+            self.scheduler,
+            registry=self.registry,
+            clock=self.clock,
+            on_failure=on_failure,
+        )
 
     def run(self, *requests: GenerationRequest) -> list[list[Event]]:
         events: list[list[Event]] = [[] for _ in requests]
@@ -182,16 +223,17 @@ def test_a_long_prompt_is_read_in_chunks_while_others_stream() -> None:
     rig = Rig(chunk=4)
     short, long = rig.run(request("a", most=8), request("y" * 18, most=2))
     kinds = [(kind, numbers) for kind, numbers, _ in rig.runner.calls]
+    short_one, long_one = [ord("a")], [ord("y")]
     assert kinds[:7] == [
-        ("prefill", [0]),
-        ("decode", [0]),
-        ("prefill", [1]),
-        ("decode", [0]),
-        ("prefill", [1]),
-        ("decode", [0]),
-        ("prefill", [1]),
+        ("prefill", short_one),
+        ("decode", short_one),
+        ("prefill", long_one),
+        ("decode", short_one),
+        ("prefill", long_one),
+        ("decode", short_one),
+        ("prefill", long_one),
     ]
-    assert [size for kind, numbers, size in rig.runner.calls if kind == "prefill" and numbers == [1]] == [
+    assert [size for kind, first, size in rig.runner.calls if kind == "prefill" and first == long_one] == [
         4,
         4,
         4,
@@ -203,8 +245,8 @@ def test_a_long_prompt_is_read_in_chunks_while_others_stream() -> None:
 
 def test_all_that_write_share_a_step() -> None:
     rig = Rig()
-    rig.run(*(request("a", most=10) for _ in range(4)))
-    assert ("decode", [0, 1, 2, 3], 1) in rig.runner.calls
+    rig.run(*(request(text, most=10) for text in "abcd"))
+    assert ("decode", [*b"abcd"], 1) in rig.runner.calls
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
@@ -232,10 +274,10 @@ def test_cancelling_frees_the_slot_before_the_next_step_and_is_silent() -> None:
     rig.engine.step()
     rig.engine.cancel(ticket)
     rig.engine.step()
-    assert rig.runner.calls[-1] == ("prefill", [1], 1)
+    assert rig.runner.calls[-1] == ("prefill", [ord("k")], 1)
     assert text_of(second) == "l"
     assert len(first) == 2
-    assert not rig.runner.held
+    assert rig.pool.in_use == 0
 
 
 def test_cancelling_in_the_queue_makes_room_at_once() -> None:
@@ -243,9 +285,9 @@ def test_cancelling_in_the_queue_makes_room_at_once() -> None:
     ticket = rig.engine.submit(request(), lambda event: None)
     rig.engine.cancel(ticket)
     rig.engine.cancel(ticket)
-    rig.engine.submit(request(), lambda event: None)
+    rig.engine.submit(request("k"), lambda event: None)
     rig.drain()
-    assert {number for _, numbers, _ in rig.runner.calls for number in numbers} == {1}
+    assert {first for _, texts, _ in rig.runner.calls for first in texts} == {ord("k")}
 
 
 def test_cancelling_during_a_step_sends_nothing_more() -> None:
@@ -262,12 +304,12 @@ def test_a_deadline_that_passed_in_the_queue_costs_no_step() -> None:
     rig = Rig(running=1)
     late: list[Event] = []
     rig.engine.submit(request("a", most=3), lambda event: None)
-    rig.engine.submit(request("a", deadline=100.5), late.append)
+    rig.engine.submit(request("k", deadline=100.5), late.append)
     rig.engine.step()
     rig.clock.now = 101.0
     rig.drain()
     assert isinstance(fault(late), DeadlineFault)
-    assert not any(1 in numbers for _, numbers, _ in rig.runner.calls)
+    assert not any(ord("k") in texts for _, texts, _ in rig.runner.calls)
 
 
 def test_a_deadline_that_passes_while_writing_ends_the_answer() -> None:
@@ -277,24 +319,24 @@ def test_a_deadline_that_passes_while_writing_ends_the_answer() -> None:
     rig.clock.now = 100.5
     rig.drain()
     assert isinstance(fault(events), DeadlineFault)
-    assert not rig.runner.held
+    assert rig.pool.in_use == 0
 
 
 @pytest.mark.parametrize("kind", ["failing", "not_a_number"])
 def test_a_failure_in_a_prompt_hurts_nobody_else(kind: str) -> None:
     rig = Rig()
-    getattr(rig.runner, kind).add(1)
-    good, bad, other = rig.run(request("a"), request("a"), request("k"))
+    getattr(rig.runner, kind).add(ord("q"))
+    good, bad, other = rig.run(request("a"), request("q"), request("k"))
     assert isinstance(fault(bad), GenerationFault)
     assert (text_of(good), text_of(other)) == ("bcdef", "lmnop")
-    assert not rig.runner.held
+    assert rig.pool.in_use == 0
 
 
 def test_a_step_that_fails_ends_its_sequences_and_the_engine_goes_on() -> None:
     rig, events = Rig(), list[Event]()
     rig.engine.submit(request("a", most=50), events.append)
     rig.engine.step()
-    rig.runner.failing.add(0)
+    rig.runner.failing.add(ord("a"))
     rig.drain()
     assert isinstance(fault(events), GenerationFault)
     assert isinstance(fault(events).__cause__, RuntimeError)
@@ -349,7 +391,7 @@ def test_whatever_the_company_each_answer_is_its_own(
             assert text_of(events[index]) == alone
             assert finish(events[index]).reason is FinishReason.LENGTH
     assert rig.engine.load == (0, 0)
-    assert not rig.runner.held
+    assert rig.pool.in_use == 0
 
 
 @contextmanager
@@ -385,10 +427,10 @@ def test_a_broken_loop_closes_the_engine_tells_all_and_says_so() -> None:
     broken: list[Exception] = []
     rig, first, second = Rig(running=1, on_failure=broken.append), queue.Queue[Event](), queue.Queue[Event]()
 
-    def release(number: int) -> None:
+    def close(table: BlockTable, *, keep: bool = True) -> None:
         raise MemoryError("cannot even release")
 
-    rig.runner.release = release  # type: ignore[method-assign]
+    rig.pool.close = close  # type: ignore[method-assign]
     rig.engine.submit(request("a", most=1), first.put)
     rig.engine.submit(request("a", most=1), second.put)
     with started(rig) as engine:

@@ -9,7 +9,7 @@ from llm_server.settings import LlmServerSettings
 def test_defaults_are_those_of_the_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLM_SERVER_PRECISION", raising=False)
     settings = LlmServerSettings()
-    assert (settings.port, settings.metrics_port, settings.precision) == (50065, 51065, "nf4")
+    assert (settings.port, settings.metrics_port, settings.precision) == (50065, 51065, "nf4-dequantised")
     assert settings.adapters_dir.name == "adapters"
 
 

@@ -79,21 +79,25 @@ class CrayonMaps(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., class_indices: _Optional[bytes] = ..., instance_ordinals: _Optional[bytes] = ...) -> None: ...
 
 class SamplingParameters(_message.Message):
-    __slots__ = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+    __slots__ = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "min_p", "beams")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
+    BEAMS_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_p: float
     top_k: int
     repetition_penalty: float
     max_new_tokens: int
-    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., max_new_tokens: _Optional[int] = ...) -> None: ...
+    min_p: float
+    beams: int
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., max_new_tokens: _Optional[int] = ..., min_p: _Optional[float] = ..., beams: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed")
+    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed", "priority", "logprobs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +107,8 @@ class GenerateRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     model: str
     adapters: AdapterSet
     turns: _containers.RepeatedCompositeFieldContainer[Turn]
@@ -112,42 +118,60 @@ class GenerateRequest(_message.Message):
     sampling: SamplingParameters
     stop: _containers.RepeatedScalarFieldContainer[str]
     seed: int
-    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ...) -> None: ...
+    priority: int
+    logprobs: int
+    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., logprobs: _Optional[int] = ...) -> None: ...
+
+class TokenLogprob(_message.Message):
+    __slots__ = ("id", "logprob")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    logprob: float
+    def __init__(self, id: _Optional[int] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class Token(_message.Message):
-    __slots__ = ("text", "id")
+    __slots__ = ("text", "id", "logprob", "likeliest")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    LIKELIEST_FIELD_NUMBER: _ClassVar[int]
     text: str
     id: int
-    def __init__(self, text: _Optional[str] = ..., id: _Optional[int] = ...) -> None: ...
+    logprob: float
+    likeliest: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
+    def __init__(self, text: _Optional[str] = ..., id: _Optional[int] = ..., logprob: _Optional[float] = ..., likeliest: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("text_tokens", "image_tokens", "auxiliary_tokens", "generated_tokens")
+    __slots__ = ("text_tokens", "image_tokens", "auxiliary_tokens", "generated_tokens", "cached_tokens")
     TEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     AUXILIARY_TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text_tokens: int
     image_tokens: int
     auxiliary_tokens: int
     generated_tokens: int
-    def __init__(self, text_tokens: _Optional[int] = ..., image_tokens: _Optional[int] = ..., auxiliary_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ...) -> None: ...
+    cached_tokens: int
+    def __init__(self, text_tokens: _Optional[int] = ..., image_tokens: _Optional[int] = ..., auxiliary_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class GenerationTimings(_message.Message):
-    __slots__ = ("queue", "prefill", "decode", "time_to_first_token")
+    __slots__ = ("queue", "prefill", "decode", "time_to_first_token", "time_per_token")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
     DECODE_FIELD_NUMBER: _ClassVar[int]
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TIME_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     queue: _duration_pb2.Duration
     prefill: _duration_pb2.Duration
     decode: _duration_pb2.Duration
     time_to_first_token: _duration_pb2.Duration
-    def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    time_per_token: _duration_pb2.Duration
+    def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_per_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "text", "usage", "timings", "model", "adapters", "seed")
+    __slots__ = ("finish_reason", "text", "usage", "timings", "model", "adapters", "seed", "precision")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +179,7 @@ class Done(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     text: str
     usage: Usage
@@ -162,7 +187,8 @@ class Done(_message.Message):
     model: _model_pb2.ModelRef
     adapters: _containers.RepeatedCompositeFieldContainer[AdapterScale]
     seed: int
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., text: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerationTimings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., seed: _Optional[int] = ...) -> None: ...
+    precision: str
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., text: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerationTimings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., seed: _Optional[int] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("token", "done")
@@ -215,23 +241,45 @@ class ListAdaptersRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class AdapterInfo(_message.Message):
-    __slots__ = ("name", "model", "rank", "alpha", "sha256", "description")
+    __slots__ = ("name", "model", "rank", "alpha", "sha256", "description", "by_default")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    BY_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     rank: int
     alpha: float
     sha256: str
     description: str
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., sha256: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+    by_default: bool
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., sha256: _Optional[str] = ..., description: _Optional[str] = ..., by_default: _Optional[bool] = ...) -> None: ...
 
 class ListAdaptersResponse(_message.Message):
     __slots__ = ("adapters",)
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     adapters: _containers.RepeatedCompositeFieldContainer[AdapterInfo]
     def __init__(self, adapters: _Optional[_Iterable[_Union[AdapterInfo, _Mapping]]] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("model", "text", "adapters")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    text: str
+    adapters: AdapterSet
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("values", "text_tokens", "model")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    TEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    text_tokens: int
+    model: _model_pb2.ModelRef
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., text_tokens: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ...) -> None: ...

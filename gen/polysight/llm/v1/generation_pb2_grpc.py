@@ -50,6 +50,11 @@ class GenerationServiceStub:
                 request_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.ListAdaptersRequest.SerializeToString,
                 response_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.ListAdaptersResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/polysight.llm.v1.GenerationService/Embed',
+                request_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -77,6 +82,13 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """A text as a vector: the mean of the model's final states. For stores that look up what was asked before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.ListAdapters,
                     request_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.ListAdaptersRequest.FromString,
                     response_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.ListAdaptersResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedRequest.FromString,
+                    response_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class GenerationService:
             '/polysight.llm.v1.GenerationService/ListAdapters',
             polysight_dot_llm_dot_v1_dot_generation__pb2.ListAdaptersRequest.SerializeToString,
             polysight_dot_llm_dot_v1_dot_generation__pb2.ListAdaptersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polysight.llm.v1.GenerationService/Embed',
+            polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedRequest.SerializeToString,
+            polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class GenerationServiceStub:
     """The models this server can answer with; the first is the default."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ListAdaptersRequest, _generation_pb2.ListAdaptersResponse]
     """The adapters this server has loaded."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_generation_pb2.EmbedRequest, _generation_pb2.EmbedResponse]
+    """A text as a vector: the mean of the model's final states. For stores that look up what was asked before."""
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -51,6 +53,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """The models this server can answer with; the first is the default."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_generation_pb2.ListAdaptersRequest, _generation_pb2.ListAdaptersResponse]  # type: ignore[assignment]
     """The adapters this server has loaded."""
+    Embed: _aio.UnaryUnaryMultiCallable[_generation_pb2.EmbedRequest, _generation_pb2.EmbedResponse]  # type: ignore[assignment]
+    """A text as a vector: the mean of the model's final states. For stores that look up what was asked before."""
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """The language-and-vision model with two QLoRA adapters."""
@@ -78,5 +82,13 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.ListAdaptersResponse, _abc.Awaitable[_generation_pb2.ListAdaptersResponse]]:
         """The adapters this server has loaded."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _generation_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.EmbedResponse, _abc.Awaitable[_generation_pb2.EmbedResponse]]:
+        """A text as a vector: the mean of the model's final states. For stores that look up what was asked before."""
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
