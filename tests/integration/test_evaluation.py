@@ -64,7 +64,7 @@ def reads_the_words(request: generation_pb2.GenerateRequest) -> str:
     if found := re.search(r"coordinates for ([a-z ]+) in", question):
         return ", ".join(f"[{box}]" for name, box in objects if name == found[1])
     corners = re.findall(r"corner is \[([^]]+)\]", question)
-    return next(name for name, box in objects if box == ", ".join(corners))
+    return str(next(name for name, box in objects if box == ", ".join(corners)))
 
 
 def asking(mesh: DummyMesh, **options: Any) -> Ask:
@@ -184,6 +184,8 @@ async def test_missing_experts_are_told_and_questions_that_cannot_be_asked_are_f
 async def test_a_gateway_that_is_not_there_is_given_up(annotated: AnnotatedSet, tmp_path: Path) -> None:
     examples = make_questions(annotated, FORMS["published"])
 
+    asked = 0
+
     async def refuse(image: bytes, question: str, condition: Condition, tokens: int) -> Reply:
         nonlocal asked
         asked += 1
@@ -191,7 +193,6 @@ async def test_a_gateway_that_is_not_there_is_given_up(annotated: AnnotatedSet, 
             grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details="nobody"
         )
 
-    asked = 0
     ran = await run(
         examples, [Condition(MODEL), Condition(BASE, ())], ask=refuse, score=mark,
         records=RecordFile(tmp_path / "records.jsonl"),

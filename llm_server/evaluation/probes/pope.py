@@ -3,8 +3,9 @@
 The absent ones are drawn in three ways (arXiv 2305.10355, section 5.1): `random` from all categories that occur,
 `popular` the most frequent of the set, `adversarial` those that most often occur beside the present one that was just
 asked about. Where popular or adversarial ones run out, random ones take their place, as in the published construction;
-ties, which it leaves to the order of its files, go by name here. Pictures with fewer than `per_picture` categories are
-left out, as there. Frequencies are those of the pictures used.
+where all that occur are in the picture (a small set), any other category of the annotation does. Ties, which the
+published construction leaves to the order of its files, go by name here. Pictures with fewer than `per_picture`
+categories are left out, as there. Frequencies are those of the pictures used.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def make_pope(
     for split in SPLITS:
         for picture in usable:
             rng = random.Random(f"{seed} {split} {picture.id}")
-            made += _ask(split, picture, per_picture, frequency, beside, rng)
+            made += _ask(split, picture, per_picture, frequency, beside, annotated.categories, rng)
     return made
 
 
@@ -62,6 +63,7 @@ def _ask(
     per_picture: int,
     frequency: Counter[str],
     beside: Mapping[str, Counter[str]],
+    categories: Sequence[str],
     rng: random.Random,
 ) -> Iterator[Example]:
     asked = set(picture.names())
@@ -71,7 +73,7 @@ def _ask(
             split
         ]
         fresh = [other for other in candidates if other not in asked]
-        rest = sorted(set(frequency) - asked)
+        rest = sorted(set(frequency) - asked) or sorted(set(categories) - asked)
         if not fresh and not rest:
             continue
         absent = fresh[0] if fresh else rng.choice(rest)

@@ -80,7 +80,7 @@ def _class_to_box(
         if name in picture.crowds():
             continue
         boxes = [seen.box for seen in picture.objects if seen.name == name]
-        tokens = _TOKENS_A_BOX * (n + 4)
+        tokens = _TOKENS_A_BOX * (n + 2)
         details = {"name": name, "boxes": boxes}
         yield _example(
             "class_to_box", picture, name, form.ask_boxes(name), named_boxes(name, boxes), tokens, details

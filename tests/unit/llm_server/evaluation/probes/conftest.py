@@ -22,7 +22,7 @@ def annotate(tmp_path: Path) -> Write:
     """`annotate({picture: [(category, x, y, w, h), ...]}, crowds=...)`: pictures of 100 x 100 pixels."""
 
     def write(pictures: dict[int, list[tuple[Any, ...]]], *, crowds: tuple[str, ...] = ()) -> AnnotatedSet:
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for number, objects in pictures.items():
             Image.new("RGB", (100, 100)).save(tmp_path / f"{number}.png")
             annotations += [
