@@ -34,16 +34,17 @@ class DetectionSettings(EngineSettings):
     rectangular: bool = Field(
         True, description="keep the picture's ratio; false pads it to a square of 640 (yolo)"
     )
-    backend: Literal["yolo", "owlv2"] = Field("yolo", description="which network detects")
+    backend: Literal["yolo", "owlv2", "yolo-world"] = Field("yolo", description="which network detects")
     model_path: Path | None = Field(
-        None, description="the exported folder (owlv2); yolo fetches its own graph"
+        None, description="the exported folder (owlv2) or graph (yolo-world); yolo fetches its own"
     )
     model_licence: str = Field(
         "LicenseRef-unstated", description="licence of the weights in `model_path`, as Describe reports it"
     )
     vocabulary_path: Path | None = Field(
         None,
-        description="the words to look for, one a line (owlv2); unset: the 1,847 of the published system",
+        description="the words to look for, one a line (owlv2; unset: the 1,847 of the published system), or those "
+        "that the graph was made with (yolo-world)",
     )
     vocabulary_template: str = Field(
         "{}", description="what is put around each of those words, {} standing for it (owlv2)"
@@ -53,10 +54,15 @@ class DetectionSettings(EngineSettings):
     )
 
     @model_validator(mode="after")
-    def _a_folder_for_owlv2(self) -> Self:
+    def _what_a_backend_needs(self) -> Self:
         if self.backend == "owlv2" and self.model_path is None:
             raise ValueError(
                 "backend owlv2 needs model_path: a folder from `python -m services.detection.export owlv2`"
+            )
+        if self.backend == "yolo-world" and (self.model_path is None or self.vocabulary_path is None):
+            raise ValueError(
+                "backend yolo-world needs model_path, a graph from `python -m services.detection.yolo_world`, and "
+                "vocabulary_path, the words it was made with"
             )
         if "{}" not in self.vocabulary_template:
             raise ValueError("vocabulary_template needs {} where the word stands")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from polysight.common.v1 import image_pb2, model_pb2
 from polysight.vision.v1 import detection_pb2, detection_pb2_grpc
-from services.detection.backend import describe
+from services.detection.backend import Weights, describe
 from services.detection.closed_search import ClosedSearch
 from services.detection.export import ARTIFACT, export
 from services.detection.model import DetectionParams, Detector
@@ -42,7 +42,8 @@ async def serving(engine: Engine) -> AsyncIterator[detection_pb2_grpc.DetectionS
     """A warmed-up service on `engine`, and a stub that calls it."""
     model, metrics = Detector(engine), Metrics("detection")
     stages = Stages(model.infer, metrics=metrics, max_batch=engine.max_batch, max_queue=64)
-    description = describe(engine, model, DEFAULTS, WeightStore().licence(ARTIFACT))
+    info = WeightStore().licence(ARTIFACT)
+    description = describe(engine, model, DEFAULTS, Weights(info.name, info.sha256, info.licence))
     search = ClosedSearch(model.labels, DEFAULTS)
     servicer = DetectionServicer(model, stages, search, description=description)
     added = Servicer(

@@ -1,0 +1,104 @@
+"""YOLO-World with words built in: ultralytics' exporter against its own network, and its graph behind the service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.detection.backend import open_backend
+from services.detection.settings import DetectionSettings
+from services.detection.yolo_world import main
+from serving.engine import OnnxRuntimeEngine
+from serving.weights import WeightStore, WeightsUnavailableError
+
+pytest.importorskip("torch")
+pytest.importorskip("ultralytics")
+
+WORDS = "cat\ntraffic light\nwooden spoon\n"
+
+# A process of its own: ultralytics writes settings where it is told, and keeps what it was told for good.
+_SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from services.detection.yolo_world import load_world, main
+
+folder, names = Path(sys.argv[1]), ("cat", "traffic light", "wooden spoon")
+torch.manual_seed(0)
+embeddings = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
+np.save(folder / "words.npy", embeddings)
+load_world("random:yolov8s-worldv2", names, embeddings).save(folder / "world.pt")
+pixels = torch.rand(2, 3, 64, 96)
+with torch.no_grad():
+    said = load_world(str(folder / "world.pt"), names, embeddings).model.float().eval()(pixels)
+np.savez(folder / "said.npz", pixels=pixels.numpy(), said=(said[0] if isinstance(said, tuple) else said).numpy())
+arguments = [str(folder / name) for name in ("world.pt", "words.txt", "world.onnx")]
+sys.exit(main([*arguments, "--embeddings", str(folder / "words.npy")]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("world")
+    (path / "words.txt").write_text(WORDS)
+    quiet = {"YOLO_CONFIG_DIR": str(path), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(path)], env=os.environ | quiet, check=True, timeout=300
+    )
+    return path
+
+
+@pytest.mark.slow
+def test_the_graph_says_what_the_network_says(folder: Path) -> None:
+    stored = np.load(folder / "said.npz")
+    engine = OnnxRuntimeEngine(folder / "world.onnx", threads=1)
+    (answer,) = engine.run({"images": stored["pixels"]}).values()
+    assert answer.shape[1] == 4 + 3
+    # Boxes are in pixels of the input.
+    np.testing.assert_allclose(answer[:, :4], stored["said"][:, :4], atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(answer[:, 4:], stored["said"][:, 4:], atol=1e-4, rtol=0)
+    engine.close()
+
+
+@pytest.mark.slow
+def test_it_serves_its_words_as_classes(folder: Path) -> None:
+    graph, words = folder / "world.onnx", folder / "words.txt"
+    settings = DetectionSettings(backend="yolo-world", model_path=graph, vocabulary_path=words, threads=1)
+    backend = open_backend(settings, WeightStore(folder / "cache"))
+    assert backend.model.labels == ("cat", "traffic light", "wooden spoon")
+    description = backend.description.description
+    assert (description.model.name, description.open_vocabulary) == ("world", False)
+    assert description.weights[0].licence == "LicenseRef-unstated"
+    backend.close()
+    (other := folder / "two.txt").write_text("cat\ndog\n")
+    with pytest.raises(ValueError, match="the graph has 3 classes, its labels are 2"):
+        open_backend(
+            DetectionSettings(backend="yolo-world", model_path=graph, vocabulary_path=other, threads=1),
+            WeightStore(folder / "cache"),
+        )
+
+
+def test_what_is_no_checkpoint_is_refused_unopened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from services.detection.yolo_world import load_world
+
+    torch.save({"model": subprocess.Popen}, tmp_path / "bad.pt")
+    with pytest.raises(WeightsUnavailableError, match="Popen"):
+        load_world(str(tmp_path / "bad.pt"), ("cat",), np.ones((1, 512), np.float32))
+    with pytest.raises(WeightsUnavailableError, match="there is no checkpoint"):
+        load_world(str(tmp_path / "none.pt"), ("cat",), None)
+    with pytest.raises(ValueError, match="1 words"):
+        load_world("random:yolov8s-worldv2", ("cat",), np.ones((2, 512), np.float32))
+    (words := tmp_path / "words.txt").write_text("cat\n")
+    assert main([str(tmp_path / "none.pt"), str(words), str(tmp_path / "out.onnx")]) == 1
+    assert "no checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "out.onnx").exists()
