@@ -6,6 +6,9 @@ import os
 
 # Threads that spin while they wait starve the other processes of a small machine; the libraries below read this once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Requests are what runs in parallel here: masks are many small matrix products, whose threads would only wait for each
+# other on busy cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import asyncio
 import sys
