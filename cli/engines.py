@@ -1,14 +1,14 @@
 """`polysight engines`: TensorRT plans, built offline, checked without a GPU, kept and moved.
 
-`build` works on any machine with `tensorrt_rtx` (ahead of time, for named architectures) and on a GPU machine with
+Graphs are those of the project's table, or files of one's own (`--onnx`), which is how plans of real checkpoints are
+made. `build` works on any machine with `tensorrt_rtx` (ahead of time, for named architectures), on a GPU machine with
 `tensorrt` (for the GPU at hand). Plans lie under `POLYSIGHT_CACHE`/engines, or where `--store` says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,21 +17,37 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from serving.engine.protocol import EngineError
+from cli.engines_output import described, exchanged, explained, progress, show, show_checked
 
 if TYPE_CHECKING:
+    from cli.engines_check import Checked
     from serving.engine.graph import ExportedGraph
     from serving.engine.tensorrt import BuildRequest, Built, TensorRTLibrary
     from serving.engine.tensorrt.builder import OnStep
-    from serving.engine.tensorrt.exchange import Exchanged
     from serving.engine.tensorrt.plan import Precision
     from serving.engine.tensorrt.store import PlanStore
+
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 app = typer.Typer(help="Build, check, list and move TensorRT plans.", no_args_is_help=True)
 
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of the plans.", file_okay=False)]
 TargetsOption = Annotated[str, typer.Option(help="GPU architectures, comma-separated: sm80,sm86,sm89,sm120.")]
-PrecisionsOption = Annotated[str, typer.Option(help="fp32, fp16, or both, comma-separated.")]
+PrecisionsOption = Annotated[str, typer.Option(help="fp32, fp16, bf16; several comma-separated.")]
+OnnxOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A graph of your own instead, or the folder that an expert's export wrote.", exists=True
+    ),
+]
+NameOption = Annotated[
+    str, typer.Option(help="What servers call the graph of --onnx; unset: the file's stem.")
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Of an input of --onnx: NAME=1x3x64x64:4x3x64x64:8x3x64x64 (least:likeliest:largest)."),
+]
+MaxBatchOption = Annotated[int, typer.Option(help="Of inputs of --onnx that no --shape names.", min=1)]
 LibraryOption = Annotated[
     str, typer.Option(help="tensorrt, tensorrt_rtx, or auto: the first that is installed.")
 ]
@@ -41,8 +57,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on the
 @app.command()
 def build(
     graphs: Annotated[list[str] | None, typer.Argument(help="Which graphs; none means all.")] = None,
+    onnx: OnnxOption = None,
+    name: NameOption = "",
+    shape: ShapeOption = None,
+    max_batch: MaxBatchOption = 8,
     targets: TargetsOption = "",
     precisions: PrecisionsOption = "fp16",
+    stripped: Annotated[
+        bool, typer.Option("--stripped", help="Without weights; they come from the graph at load time.")
+    ] = False,
     library: LibraryOption = "auto",
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -56,19 +79,23 @@ def build(
 
     plans, weights = _store(store), WeightStore()
     told: list[dict[str, Any]] = []
-    with _explained():
+    with explained():
         made_by = _library(library)
         present = tuple(gpu.target for gpu in present_gpus())
         wanted = parse_targets(targets) or present[:1]
         made_by.check_targets(wanted, present)
-        for graph in _graphs(graphs, full=False):
+        for graph in _chosen(graphs, onnx, name, shape, max_batch, full=False):
             for precision in _precisions(precisions):
                 prepared = prepare_graph(graph, precision, weights)
-                request = BuildRequest(prepared.onnx, graph.profiles, wanted)
-                with _progress(f"{graph.name} {precision} for {', '.join(wanted)}") as on_step:
-                    plan = plans.obtain(prepared.key(made_by, wanted), _builder(made_by, request, on_step))
-                told.append(_described(plan.sidecar.key.digest, plan.sidecar.model_dump(mode="json")))
-    _show(plans.root, told, as_json)
+                request = BuildRequest(prepared.onnx, graph.profiles, wanted, stripped=stripped)
+                with progress(f"{graph.name} {precision} for {', '.join(wanted)}") as on_step:
+                    plan = plans.obtain(
+                        prepared.key(made_by, wanted, stripped=stripped),
+                        _builder(made_by, request, on_step),
+                        file=graph.file,
+                    )
+                told.append(described(plan.sidecar.key.digest, plan.sidecar.model_dump(mode="json")))
+    show(plans.root, told, as_json)
 
 
 @app.command("list")
@@ -77,7 +104,7 @@ def list_plans(store: StoreOption = None, as_json: JsonOption = False) -> None:
     from serving.engine.backends import available_backends
 
     plans = _store(store)
-    rows = [_described(plan.digest, plan.sidecar.model_dump(mode="json")) for plan in plans.list()]
+    rows = [described(plan.digest, plan.sidecar.model_dump(mode="json")) for plan in plans.list()]
     backends = [asdict(backend) for backend in available_backends()]
     if not as_json:
         table = Table("engine", "version", "builds", "runs", "")
@@ -85,7 +112,7 @@ def list_plans(store: StoreOption = None, as_json: JsonOption = False) -> None:
             yes_no = ["yes" if one[what] else "no" for what in ("builds", "runs")]
             table.add_row(one["name"], one["version"], *yes_no, one["note"])
         Console().print(table)
-    _show(plans.root, rows, as_json, backends=backends)
+    show(plans.root, rows, as_json, backends=backends)
 
 
 @app.command()
@@ -112,7 +139,14 @@ def check(
     targets: TargetsOption = "sm80,sm86,sm89,sm120",
     precisions: PrecisionsOption = "fp32,fp16",
     graphs: Annotated[list[str] | None, typer.Option("--graph", help="Only this graph; repeatable.")] = None,
+    onnx: OnnxOption = None,
+    name: NameOption = "",
+    shape: ShapeOption = None,
+    max_batch: MaxBatchOption = 8,
     full: Annotated[bool, typer.Option("--full", help="Also the graphs of production size.")] = False,
+    no_build: Annotated[
+        bool, typer.Option("--no-build", help="Export and run in ONNX Runtime alone; needs no TensorRT.")
+    ] = False,
     library: LibraryOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -125,39 +159,26 @@ def check(
     from serving.weights import WeightStore
 
     weights = WeightStore()
-    with _explained():
-        made_by = _library(library)
+    told: dict[str, Checked] = {}
+    with explained():
+        made_by = None if no_build else _library(library)
         wanted = parse_targets(targets)
-        made_by.check_targets(wanted, ())
-        told = {}
-        for graph in _graphs(graphs, full=full):
+        if made_by is not None:
+            made_by.check_targets(wanted, ())
+        for graph in _chosen(graphs, onnx, name, shape, max_batch, full=full):
             for precision in _precisions(precisions):
-                name = f"{graph.name}-{precision}"
-                with _progress(name) as on_step:
-                    told[name] = check_graph(graph, precision, made_by, wanted, weights, on_step=on_step)
+                label = f"{graph.name}-{precision}"
+                with progress(label) as on_step:
+                    told[label] = check_graph(graph, precision, made_by, wanted, weights, on_step=on_step)
     if as_json:
-        print(
-            json.dumps(
-                {"library": made_by.name, "version": made_by.version, "targets": list(wanted), "graphs": told}
-            )
-        )
+        by = {"library": made_by.name, "version": made_by.version} if made_by is not None else {}
+        print(json.dumps({**by, "targets": list(wanted), "graphs": told}))
     else:
-        table = Table("graph", "parsed", "built", "seconds", "MB", "max difference")
-        for name, row in told.items():
-            size = f"{row['bytes'] / 1e6:.1f}"
-            table.add_row(
-                name,
-                str(row["parsed"]),
-                str(row["built"]),
-                f"{row['seconds']:.1f}",
-                size,
-                str(row["max_abs_diff_onnx"]),
-            )
-        Console().print(table)
+        show_checked(told)
     console = Console(stderr=True)
-    for name, row in told.items():
+    for label, row in told.items():
         if row["error"]:
-            console.print(f"[red]{name}[/]: ", end="")
+            console.print(f"[red]{label}[/]: ", end="")
             console.print(row["error"], markup=False, highlight=False)
     if any(row["error"] for row in told.values()):
         raise typer.Exit(1)
@@ -172,8 +193,8 @@ def push(
     """Copies sound plans to another place; what is there already is not sent again."""
     from serving.engine.tensorrt import exchange
 
-    with _explained():
-        _exchanged(exchange.push(_store(store), address), "sent", as_json)
+    with explained():
+        exchanged(exchange.push(_store(store), address), "sent", as_json)
 
 
 @app.command()
@@ -185,8 +206,8 @@ def pull(
     """Takes plans from another place, each verified; a damaged one is refused and named."""
     from serving.engine.tensorrt import exchange
 
-    with _explained():
-        _exchanged(exchange.pull(_store(store), address), "taken", as_json)
+    with explained():
+        exchanged(exchange.pull(_store(store), address), "taken", as_json)
 
 
 def _builder(library: TensorRTLibrary, request: BuildRequest, on_step: OnStep) -> Callable[[bytes], Built]:
@@ -214,90 +235,45 @@ def _library(name: str) -> TensorRTLibrary:
     raise typer.BadParameter(f"{name!r} is none of auto, {', '.join(LIBRARIES)}")
 
 
+def _chosen(
+    names: list[str] | None,
+    onnx: Path | None,
+    name: str,
+    shape: list[str] | None,
+    max_batch: int,
+    *,
+    full: bool,
+) -> list[ExportedGraph]:
+    """The graphs of the table by name, or those of the user's own file or folder."""
+    if onnx is None:
+        if name or shape:
+            raise typer.BadParameter("--name and --shape are for the graph of --onnx")
+        return _graphs(names, full=full)
+    if names:
+        raise typer.BadParameter(f"either graphs of the table ({', '.join(names)}) or --onnx")
+    from cli.engines_onnx import own_graphs, parse_shapes
+
+    return own_graphs(onnx, name=name, ranges=parse_shapes(shape or []), max_batch=max_batch)
+
+
 def _graphs(names: list[str] | None, *, full: bool) -> list[ExportedGraph]:
     from cli.graphs import GRAPHS
 
     known = {graph.name: graph for graph in GRAPHS}
     if unknown := [name for name in names or [] if name not in known]:
-        raise typer.BadParameter(f"no graph {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise typer.BadParameter(
+            f"no graph {', '.join(unknown)}; there are: {', '.join(known)}; a file of your own: --onnx FILE"
+        )
     return [graph for graph in GRAPHS if (graph.name in names if names else full or not graph.full)]
 
 
 def _precisions(text: str) -> list[Precision]:
     chosen: list[Precision] = []
     for part in filter(None, map(str.strip, text.split(","))):
-        if part == "fp32":
-            chosen.append("fp32")
-        elif part == "fp16":
-            chosen.append("fp16")
+        for known in _PRECISIONS:
+            if part == known:
+                chosen.append(known)
+                break
         else:
-            raise typer.BadParameter(f"{part!r} is neither fp32 nor fp16")
+            raise typer.BadParameter(f"{part!r} is none of {', '.join(_PRECISIONS)}")
     return chosen
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors of engines are for whoever typed the command: their text, and exit code 1."""
-    try:
-        yield
-    except EngineError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[OnStep]:
-    """A bar with the builder's phases on a terminal, nothing elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[phase]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None, phase="")
-        yield lambda phase, done, steps: bar.update(task, completed=done, total=steps, phase=phase)
-
-
-def _described(digest: str, sidecar: dict[str, Any]) -> dict[str, Any]:
-    """A sidecar without its profiles and tensors, for a list."""
-    key = sidecar["key"]
-    return {
-        "digest": digest,
-        **{
-            name: key[name]
-            for name in ("graph", "precision", "targets", "library", "library_version", "onnx_sha256")
-        },
-        "bytes": sidecar["plan_bytes"],
-        "seconds": round(sidecar["build_seconds"], 2),
-    }
-
-
-def _show(root: Path, rows: list[dict[str, Any]], as_json: bool, **more: object) -> None:
-    if as_json:
-        print(json.dumps({"root": str(root), "plans": rows, **more}))
-        return
-    table = Table("graph", "precision", "targets", "library", "MB", "seconds", "plan")
-    for row in rows:
-        made_by = f"{row['library']} {row['library_version']}"
-        size = f"{row['bytes'] / 1e6:.1f}"
-        targets = ", ".join(row["targets"])
-        table.add_row(
-            row["graph"], row["precision"], targets, made_by, size, str(row["seconds"]), row["digest"][:12]
-        )
-    Console().print(table)
-
-
-def _exchanged(done: Exchanged, verb: str, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(asdict(done)))
-    else:
-        console = Console()
-        console.print(f"{len(done.moved)} {verb}, {len(done.present)} there already")
-        for reason in done.refused.values():
-            console.print(reason, style="red", markup=False, highlight=False)
-    if done.refused:
-        raise typer.Exit(1)

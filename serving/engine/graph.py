@@ -1,6 +1,7 @@
-"""A graph that the project exports, with what an engine builder has to know of it.
+"""A graph that plans are built from, with what an engine builder has to know of it.
 
-Each expert's graphs are entered in one table (`cli/graphs.py`), from which plans are built and checked.
+Each expert's graphs are entered in one table (`cli/graphs.py`), from which plans are built and checked; graphs of one's
+own are described by a command line (`cli/engines_onnx.py`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.engine.bfloat16 import BFLOAT16_RECIPE, cast_to_bfloat16
 from serving.engine.precision import HALF_RECIPE, cast_to_half
 from serving.engine.tensorrt.library import TensorRTLibrary
+from serving.engine.tensorrt.opening import PlanWeights
 from serving.engine.tensorrt.plan import PlanKey, Precision, graph_digest
 from serving.engine.tensorrt.profiles import Profile
 from serving.weights import WeightStore
+
+_CASTS: dict[Precision, tuple[str, Callable[[Path, Path], None]]] = {
+    "fp16": (HALF_RECIPE, cast_to_half),
+    "bf16": (BFLOAT16_RECIPE, cast_to_bfloat16),
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class ExportedGraph:
 
     `export` gives the file, exporting or fetching it where that has not been done. `profiles` are the shapes a plan is
     built for, `sample` shapes of every input that are quick to run on a CPU. `full` marks a graph of production size,
-    which is built only when asked for.
+    which is built only when asked for. `file` is the path of a graph of one's own, empty for one of the project's.
     """
 
     name: str
@@ -30,6 +38,7 @@ class ExportedGraph:
     profiles: tuple[Profile, ...]
     sample: Mapping[str, tuple[int, ...]]
     full: bool = False
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,8 @@ class PreparedGraph:
     digest: str
     recipe: str
 
-    def key(self, library: TensorRTLibrary, targets: tuple[str, ...]) -> PlanKey:
-        """The plan of this graph by this library for these architectures."""
+    def key(self, library: TensorRTLibrary, targets: tuple[str, ...], *, stripped: bool = False) -> PlanKey:
+        """The plan of this graph by this library for these architectures, with or without its weights."""
         return PlanKey(
             graph=self.graph.name,
             onnx_sha256=self.digest,
@@ -56,21 +65,31 @@ class PreparedGraph:
             library_version=library.version,
             targets=targets,
             profiles=self.graph.profiles,
+            stripped=stripped,
         )
 
 
 def prepare_graph(graph: ExportedGraph, precision: Precision, weights: WeightStore) -> PreparedGraph:
     """Export the graph if need be, and cast it to `precision`; both are cached.
 
-    Raises WeightsUnavailableError, or what the exporter raises.
+    Raises WeightsUnavailableError, EngineError for a file that is no graph, or what the exporter raises.
     """
     source = graph.export(weights)
     digest = graph_digest(source)
+    cast = cast_graph(graph.name, source, digest, precision, weights)
+    return PreparedGraph(graph, precision, source, cast.onnx, digest, cast.recipe)
+
+
+def cast_graph(
+    name: str, source: Path, digest: str, precision: Precision, weights: WeightStore
+) -> PlanWeights:
+    """The graph in `precision`, cast once and cached; `digest` is that of `source`. Raises EngineError."""
     if precision == "fp32":
-        return PreparedGraph(graph, precision, source, source, digest, "")
+        return PlanWeights(source, "")
+    recipe, cast = _CASTS[precision]
     onnx = weights.derive(
-        f"{graph.name}.{precision}.onnx",
-        key=f"{digest} {HALF_RECIPE}",
-        build=lambda destination: cast_to_half(source, destination),
+        f"{name}.{precision}.onnx",
+        key=f"{digest} {recipe}",
+        build=lambda destination: cast(source, destination),
     )
-    return PreparedGraph(graph, precision, source, onnx, digest, HALF_RECIPE)
+    return PlanWeights(onnx, recipe)

@@ -18,6 +18,7 @@ from serving.engine.tensorrt.errors import BuildFailedError, GraphRefusedError, 
 from serving.engine.tensorrt.gpu import present_gpus
 from serving.engine.tensorrt.library import TensorRTLibrary, TensorRTModule
 from serving.engine.tensorrt.profiles import Profile
+from serving.engine.tensorrt.refit import ask_for_stripped
 
 if TYPE_CHECKING:
     import tensorrt_rtx as types
@@ -41,13 +42,15 @@ _DTYPES = {
 class BuildRequest:
     """One plan: a graph, the shapes it is built for, the architectures it is built for.
 
-    `timing_cache` is what an earlier build on this machine gave, where the library keeps one.
+    `timing_cache` is what an earlier build on this machine gave, where the library keeps one. `stripped`: leave the
+    weights out, for `refit.py` to bring in when the plan is loaded.
     """
 
     onnx: Path
     profiles: tuple[Profile, ...]
     targets: tuple[str, ...]
     timing_cache: bytes = b""
+    stripped: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def build_plan(
     for profile in request.profiles:
         profile.check(parsed.inputs)
     config = parsed.builder.create_builder_config()
+    if request.stripped:
+        ask_for_stripped(library, config, present_targets)
     for profile in request.profiles:
         config.add_optimization_profile(_profile(parsed.builder, profile))
     if library.ahead_of_time:

@@ -17,6 +17,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from serving.engine.tensorrt.errors import TensorRTError
 from serving.engine.tensorrt.library import TensorRTLibrary
 from serving.engine.tensorrt.plan import check_plan
 from serving.engine.tensorrt.profiles import bucket, choose
+from serving.engine.tensorrt.refit import refit
 from serving.engine.tensorrt.store import StoredPlan
 
 if TYPE_CHECKING:
@@ -53,8 +55,9 @@ class TensorRTEngine:
     """Runs one plan on one device.
 
     `target` is the architecture of the device (`sm86`) and `onnx_sha256` the digest of the graph that the caller
-    wants to run: a plan for anything else is refused. `graphs` is how many recorded CUDA graphs are kept, the least
-    recently used going first; 0 records none.
+    wants to run: a plan for anything else is refused. `weights` is the graph in the plan's precision, from which a plan
+    without weights gets them. `graphs` is how many recorded CUDA graphs are kept, the least recently used going first;
+    0 records none.
 
     Raises PlanMismatchError, PlanCorruptError, or TensorRTError when the library does not take the plan.
     """
@@ -67,6 +70,7 @@ class TensorRTEngine:
         *,
         target: str,
         onnx_sha256: str,
+        weights: Path | None = None,
         graphs: int = 16,
     ) -> None:
         check_plan(
@@ -91,6 +95,12 @@ class TensorRTEngine:
         engine = self._runtime.deserialize_cuda_engine(plan.read())
         if engine is None:
             raise TensorRTError(f"{self._name}: {library.name} does not take the plan: {self._said()}")
+        if plan.sidecar.key.stripped:
+            if weights is None:
+                raise TensorRTError(
+                    f"{self._name}: the plan has no weights, and no graph to take them from was given"
+                )
+            refit(library, engine, self._logger, weights)
         self._engine: types.ICudaEngine | None = engine
         self._scratch_bytes = engine.device_memory_size_v2
         self._scratch = device.buffer(max(1, self._scratch_bytes))

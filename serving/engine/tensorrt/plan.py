@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +21,7 @@ from serving.engine.tensorrt.library import LibraryName
 from serving.engine.tensorrt.profiles import Profile
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 _CHUNK = 2**20
 
 
@@ -31,7 +33,8 @@ class PlanKey(_Frozen):
     """Everything that decides what a plan is: two equal keys, one plan.
 
     `onnx_sha256` is that of the graph as exported (see `graph_digest`); `recipe` says how `precision` was reached
-    from it, empty for the graph as it is.
+    from it, empty for the graph as it is. `stripped`: the plan has no weights, and gets those of the graph when it is
+    loaded.
     """
 
     graph: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -42,16 +45,16 @@ class PlanKey(_Frozen):
     library_version: str
     targets: tuple[str, ...]
     profiles: tuple[Profile, ...]
+    stripped: bool = False
 
     @property
     def digest(self) -> str:
         """The address of the plan in a store: SHA-256 of the key, 64 hex digits."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def command(self) -> str:
-        """The command that builds exactly this plan."""
-        return build_command(self.graph, self.targets, self.precision, self.library)
+        told = self.model_dump(mode="json")
+        if not self.stripped:
+            # Plans that were built before there were stripped ones keep their addresses.
+            del told["stripped"]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 class TensorInfo(_Frozen):
@@ -71,7 +74,10 @@ class TensorInfo(_Frozen):
 
 
 class PlanSidecar(_Frozen):
-    """`plan.json`: the key, the tensors, and digests of what lies beside it."""
+    """`plan.json`: the key, the tensors, and digests of what lies beside it.
+
+    `file` is the ONNX file of a graph of one's own, as it was named to the command; empty for a graph of the project.
+    """
 
     format: Literal[1] = 1
     key: PlanKey
@@ -81,20 +87,65 @@ class PlanSidecar(_Frozen):
     plan_bytes: Annotated[int, Field(ge=1)]
     log_sha256: Sha256
     build_seconds: Annotated[float, Field(ge=0)]
+    file: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that builds exactly this plan."""
+        key = self.key
+        return build_command(
+            key.graph,
+            key.targets,
+            key.precision,
+            key.library,
+            file=self.file,
+            profiles=key.profiles,
+            stripped=key.stripped,
+        )
 
 
-def build_command(graph: str, targets: tuple[str, ...], precision: str, library: str) -> str:
-    """What to type to build a plan."""
-    return (
-        f"polysight engines build {graph} --targets {','.join(targets)} "
-        f"--precisions {precision} --library {library}"
+def build_command(
+    graph: str,
+    targets: tuple[str, ...],
+    precision: str,
+    library: str,
+    *,
+    file: str | Path = "",
+    profiles: Sequence[Profile] = (),
+    stripped: bool = False,
+) -> str:
+    """What to type to build a plan.
+
+    `file`: the ONNX file of a graph that is not the project's own, which is built by its path and, where `profiles` are
+    known, for those; where they are not, the command says which inputs need `--shape`.
+    """
+    what = [graph]
+    if file:
+        what = ["--onnx", str(file)]
+        if graph != Path(file).stem:
+            what += ["--name", graph]
+        for profile in profiles:
+            for name, shapes in profile.shapes.items():
+                what += ["--shape", f"{name}={shapes}"]
+    options = ["--targets", ",".join(targets), "--precisions", precision, "--library", library]
+    return shlex.join(
+        ["polysight", "engines", "build", *what, *options, *(["--stripped"] if stripped else [])]
     )
 
 
-def check_plan(sidecar: PlanSidecar, *, onnx_sha256: str, library: str, version: str, target: str) -> None:
+def check_plan(
+    sidecar: PlanSidecar,
+    *,
+    onnx_sha256: str,
+    library: str,
+    version: str,
+    target: str,
+    file: str | Path = "",
+) -> None:
     """Whether the plan may run here: on `target`, by this library, for this graph.
 
-    Raises PlanMismatchError naming every difference and the command that builds the right plan.
+    Raises PlanMismatchError naming every difference and the command that builds the right plan; `file` as for
+    `build_command`, unset that of the plan.
     """
     key = sidecar.key
     differences = []
@@ -107,7 +158,15 @@ def check_plan(sidecar: PlanSidecar, *, onnx_sha256: str, library: str, version:
     if differences:
         raise PlanMismatchError(
             f"plan of {key.graph} ({key.precision}) was built {'; '.join(differences)}",
-            build_command(key.graph, (target,), key.precision, library),
+            build_command(
+                key.graph,
+                (target,),
+                key.precision,
+                library,
+                file=file or sidecar.file,
+                profiles=key.profiles,
+                stripped=key.stripped,
+            ),
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.engine.protocol import TensorSpec
 from serving.engine.tensorrt.errors import ProfileError
 
 Shape = tuple[Annotated[int, Field(ge=1)], ...]
+_SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8})*")
 
 
 class ShapeRange(BaseModel):
@@ -39,6 +41,25 @@ class ShapeRange(BaseModel):
     def distance(self, shape: tuple[int, ...]) -> int:
         """How far `shape` is from what the profile is tuned for: the difference in elements."""
         return abs(_volume(shape) - _volume(self.opt))
+
+    def __str__(self) -> str:
+        """As `parse_range` reads it."""
+        return ":".join("x".join(map(str, shape)) for shape in (self.min, self.opt, self.max))
+
+
+def parse_range(text: str) -> ShapeRange:
+    """The range of `1x3x64x64:4x3x64x64:8x3x64x64` (least, likeliest, largest), or of one shape for all three.
+
+    Raises ProfileError for anything else.
+    """
+    parts = text.split(":")
+    if len(parts) not in (1, 3) or not all(map(_SHAPE.fullmatch, parts)):
+        raise ProfileError(f"{text!r} is no range of shapes; write 1x3x64x64:4x3x64x64:8x3x64x64")
+    low, best, high = (tuple(map(int, part.split("x"))) for part in (parts if len(parts) == 3 else parts * 3))
+    try:
+        return ShapeRange(min=low, opt=best, max=high)
+    except ValidationError as error:
+        raise ProfileError(f"{text!r}: {error.errors()[0]['msg']}") from error
 
 
 class Profile(BaseModel):

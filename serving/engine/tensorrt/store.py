@@ -53,11 +53,9 @@ class StoredPlan:
         try:
             plan = self.path.read_bytes()
         except OSError as error:
-            raise PlanCorruptError(
-                f"{self._name}: cannot be read: {error}", self.sidecar.key.command
-            ) from error
+            raise PlanCorruptError(f"{self._name}: cannot be read: {error}", self.sidecar.command) from error
         if hashlib.sha256(plan).hexdigest() != self.sidecar.plan_sha256:
-            raise PlanCorruptError(f"{self._name}: not the bytes that were built", self.sidecar.key.command)
+            raise PlanCorruptError(f"{self._name}: not the bytes that were built", self.sidecar.command)
         return plan
 
     @property
@@ -85,8 +83,10 @@ class PlanStore:
         """The folder; it need not exist yet."""
         return self._root
 
-    def obtain(self, key: PlanKey, build: Callable[[bytes], Built]) -> StoredPlan:
+    def obtain(self, key: PlanKey, build: Callable[[bytes], Built], *, file: str = "") -> StoredPlan:
         """The plan of `key`, built now if it is not there or not sound.
+
+        `file` is kept in the sidecar for the commands of later refusals: the path of a graph of one's own.
 
         `build` gets the timing cache of earlier builds (empty where there is none). Of several processes one builds
         and the others wait for it. What `build` raises passes through, and leaves nothing behind.
@@ -103,7 +103,7 @@ class PlanStore:
                 _log.warning("%s", error)
             timing = self._timing(key)
             built = build(timing.read_bytes() if timing.exists() else b"")
-            stored = self._write(key, built)
+            stored = self._write(key, built, file)
             if built.timing_cache:
                 self._keep_timing(timing, built.timing_cache)
             return stored
@@ -117,34 +117,57 @@ class PlanStore:
             try:
                 return self._sound(key.digest)
             except PlanAbsentError:
-                raise PlanAbsentError(f"no plan of {key.graph} in {self._root}", key.command) from None
+                raise PlanAbsentError(
+                    f"no plan of {key.graph} in {self._root}",
+                    build_command(key.graph, key.targets, key.precision, key.library, stripped=key.stripped),
+                ) from None
 
     def select(
-        self, graph: str, precision: str, *, onnx_sha256: str, library: str, version: str, target: str
+        self,
+        graph: str,
+        precision: str,
+        *,
+        onnx_sha256: str,
+        library: str,
+        version: str,
+        target: str,
+        file: str | Path = "",
     ) -> StoredPlan:
         """The plan that may run here: of this graph and precision, for this GPU, by this library. Bytes verified.
+
+        A whole plan is taken before one without weights, which has to be refitted first. `file` is the graph's ONNX
+        file where it is not one of the project's own, for the command in a refusal.
 
         Raises PlanAbsentError where the store has none of the graph, PlanMismatchError saying what those it has were
         built for, PlanCorruptError after removing a damaged one.
         """
-        candidates = [
-            plan
-            for plan in self.list()
-            if plan.sidecar.key.graph == graph and plan.sidecar.key.precision == precision
-        ]
+        candidates = sorted(
+            (
+                plan
+                for plan in self.list()
+                if plan.sidecar.key.graph == graph and plan.sidecar.key.precision == precision
+            ),
+            key=lambda plan: plan.sidecar.key.stripped,
+        )
         if not candidates:
             raise PlanAbsentError(
                 f"no {precision} plan of {graph} in {self._root}",
-                build_command(graph, (target,), precision, library),
+                build_command(graph, (target,), precision, library, file=file),
             )
         refusal: TensorRTError | None = None
         for plan in candidates:
             try:
                 check_plan(
-                    plan.sidecar, onnx_sha256=onnx_sha256, library=library, version=version, target=target
+                    plan.sidecar,
+                    onnx_sha256=onnx_sha256,
+                    library=library,
+                    version=version,
+                    target=target,
+                    file=file,
                 )
             except TensorRTError as error:
-                refusal = error
+                # The whole plan's, where there is one: that is what to build.
+                refusal = refusal or error
             else:
                 return self.find(plan.sidecar.key)
         assert refusal is not None  # every candidate either returned or was refused
@@ -228,7 +251,7 @@ class PlanStore:
     def _described(self, digest: str) -> StoredPlan:
         return _read(self._root / "plans" / digest, digest)
 
-    def _write(self, key: PlanKey, built: Built) -> StoredPlan:
+    def _write(self, key: PlanKey, built: Built, file: str) -> StoredPlan:
         log = built.log.encode()
         sidecar = PlanSidecar(
             key=key,
@@ -238,6 +261,7 @@ class PlanStore:
             plan_bytes=len(built.plan),
             log_sha256=hashlib.sha256(log).hexdigest(),
             build_seconds=built.seconds,
+            file=file,
         )
         arriving = self._root / "partial" / key.digest
         try:
@@ -300,7 +324,7 @@ def _read(folder: Path, digest: str) -> StoredPlan:
     except (OSError, ValidationError) as error:
         raise PlanCorruptError(f"plan {digest[:12]}: its {SIDECAR} cannot be read: {error}") from error
     if sidecar.key.digest != digest:
-        raise PlanCorruptError(f"plan {digest[:12]}: its {SIDECAR} is of another plan", sidecar.key.command)
+        raise PlanCorruptError(f"plan {digest[:12]}: its {SIDECAR} is of another plan", sidecar.command)
     return StoredPlan(folder / PLAN, sidecar)
 
 

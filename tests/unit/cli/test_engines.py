@@ -84,7 +84,7 @@ def test_plans_are_pushed_and_pulled(store: PlanStore, tmp_path: Path) -> None:
         (("build", "nosuch", "--targets", "sm86"), 2, "no graph nosuch"),
         (("build", "yolo26n", "--targets", "ampere"), 1, "names no GPU architecture"),
         (("check", "--targets", "sm90"), 1, "does not build for sm90"),
-        (("check", "--precisions", "fp7"), 2, "neither fp32 nor fp16"),
+        (("check", "--precisions", "fp7"), 2, "none of fp32, fp16, bf16"),
         (("check", "--library", "openvino"), 2, "none of auto, tensorrt, tensorrt_rtx"),
         (("check", "--graph", "nosuch"), 2, "no graph nosuch"),
     ],
