@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serving.engine.precision import read_graph, save_graph
+from serving.engine.protocol import EngineError
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -47,17 +48,20 @@ _MOVES = frozenset(
     }
 )
 _SUFFIX = "__bf16"
+# The first version of ONNX's operators with bfloat16, and the one that older graphs are brought to.
+_FIRST_OPSET, _OPSET = 13, 17
 _LARGEST = 3.3895313892515355e38
 
 
 def cast_to_bfloat16(source: Path, destination: Path) -> None:
     """Write `source` with bfloat16 products to `destination` (and, where it would be too large, `<destination>.data`).
 
-    Raises EngineError for a file that is no graph or, with its weights, is larger than protobuf takes (2 GiB); OSError.
+    Raises EngineError for a file that is no graph, that is too old to be brought to operators with bfloat16 or, with
+    its weights, is larger than protobuf takes (2 GiB); OSError.
     """
     from onnx import TensorProto, helper
 
-    model = read_graph(source)
+    model = _knowing_bfloat16(read_graph(source))
     floats = _float_tensors(model)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -133,6 +137,19 @@ def widen(source: Path, destination: Path) -> None:
             nodes.append(helper.make_node("Cast", [f"{name}_exact"], [name], to=TensorProto.BFLOAT16))
     _replace_nodes(graph, nodes)
     save_graph(model, destination)
+
+
+def _knowing_bfloat16(model: ModelProto) -> ModelProto:
+    """Operators older than bfloat16 are written anew, by ONNX's own converter."""
+    from onnx import version_converter
+
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if versions and min(versions) < _FIRST_OPSET:
+        try:
+            return version_converter.convert_version(model, _OPSET)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"operators of version {min(versions)} cannot be cast: {error}") from error
+    return model
 
 
 def _float_tensors(model: ModelProto) -> set[str]:
