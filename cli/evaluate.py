@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.evaluate_benchmarks import benchmarks
 from cli.evaluate_coco_probes import coco_probes
 
 KINDS = ("count", "existence", "relation", "text")
@@ -24,6 +25,7 @@ def evaluate() -> None:
 
 
 app.command("coco-probes")(coco_probes)
+app.command("benchmarks")(benchmarks)
 
 
 @app.command()

@@ -78,7 +78,9 @@ def test_the_perfect_reader_reads_what_the_gateway_words(experts: dict[str, str]
 
 
 def test_the_words_are_read_as_they_are() -> None:
-    words = "The image includes (#1 person) [0.00, 0.00, 0.20, 0.80], (#1 wine glass) [0.50, 0.50, 0.60, 0.70]."
+    words = (
+        "The image includes (#1 person) [0.00, 0.00, 0.20, 0.80], (#1 wine glass) [0.50, 0.50, 0.60, 0.70]."
+    )
     read = READERS["words"](record({"panoptic": "ok"}, words))
     assert [(seen.name, seen.box) for seen in read] == [
         ("person", (0.0, 0.0, 0.2, 0.8)),
