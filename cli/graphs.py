@@ -30,61 +30,74 @@ def _flushed(artifact: str, sizes: ShapeRange, sample: tuple[int, ...]) -> Expor
     return ExportedGraph(artifact, export, (Profile(shapes={"x": sizes}),), {"x": sample})
 
 
-def _tiny_mask2former() -> ExportedGraph:
+def _made_by() -> str:
+    """What an export depends on besides its configuration."""
+    return " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
+
+
+def _square(side: int) -> ShapeRange:
+    """Pictures of one size, in batches of one to eight."""
+    return ShapeRange(min=(1, 3, side, side), opt=(2, 3, side, side), max=(8, 3, side, side))
+
+
+def _mask2former(size: str, side: int, *, full: bool) -> ExportedGraph:
     def export(weights: WeightStore) -> Path:
         from services.panoptic.export import OPSET, export_mask2former
 
         def build(destination: Path) -> None:
-            export_mask2former("random:tiny", destination)
+            export_mask2former(f"random:{size}", destination)
 
-        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        return weights.derive(
-            "mask2former-tiny.onnx", key=f"random:tiny opset {OPSET} {made_by}", build=build
-        )
+        key = f"random:{size} opset {OPSET} {_made_by()}"
+        return weights.derive(f"mask2former-{size}.onnx", key=key, build=build)
 
-    pixels = ShapeRange(min=(1, 3, 64, 64), opt=(2, 3, 64, 64), max=(8, 3, 64, 64))
     return ExportedGraph(
-        "mask2former-tiny",
+        f"mask2former-{size}",
         export,
-        (Profile(shapes={"pixel_values": pixels}),),
-        {"pixel_values": (2, 3, 64, 64)},
+        (Profile(shapes={"pixel_values": _square(side)}),),
+        {"pixel_values": (1 if full else 2, 3, side, side)},
+        full=full,
     )
 
 
-def _tiny_psgtr() -> ExportedGraph:
+def _psgtr(size: str, pixels: ShapeRange, sample: tuple[int, ...], *, full: bool) -> ExportedGraph:
+    """Sides follow the picture, in steps of 32."""
+
     def export(weights: WeightStore) -> Path:
         from services.scene_graph.export import OPSET, export_psgtr
 
         def build(destination: Path) -> None:
-            export_psgtr("random:tiny", destination)
+            export_psgtr(f"random:{size}", destination)
 
-        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        return weights.derive("psgtr-tiny.onnx", key=f"random:tiny opset {OPSET} {made_by}", build=build)
+        key = f"random:{size} opset {OPSET} {_made_by()}"
+        return weights.derive(f"psgtr-{size}.onnx", key=key, build=build)
 
-    # Sides follow the picture, in steps of 32.
-    pixels = ShapeRange(min=(1, 3, 32, 32), opt=(2, 3, 64, 96), max=(8, 3, 96, 96))
-    mask = ShapeRange(min=(1, 32, 32), opt=(2, 64, 96), max=(8, 96, 96))
+    low, best, high = ((shape[0], *shape[2:]) for shape in (pixels.min, pixels.opt, pixels.max))
+    mask = ShapeRange(min=low, opt=best, max=high)
     return ExportedGraph(
-        "psgtr-tiny",
+        f"psgtr-{size}",
         export,
         (Profile(shapes={"pixel_values": pixels, "pixel_mask": mask}),),
-        {"pixel_values": (2, 3, 64, 96), "pixel_mask": (2, 64, 96)},
+        {"pixel_values": sample, "pixel_mask": (sample[0], *sample[2:])},
+        full=full,
     )
 
 
-def _tiny_eomt() -> ExportedGraph:
+def _eomt(size: str, side: int, *, full: bool) -> ExportedGraph:
     def export(weights: WeightStore) -> Path:
         from services.panoptic.eomt.export import OPSET, export_eomt
 
         def build(destination: Path) -> None:
-            export_eomt("random:tiny", destination)
+            export_eomt(f"random:{size}", destination)
 
-        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        return weights.derive("eomt-tiny.onnx", key=f"random:tiny opset {OPSET} {made_by}", build=build)
+        key = f"random:{size} opset {OPSET} {_made_by()}"
+        return weights.derive(f"eomt-{size}.onnx", key=key, build=build)
 
-    pixels = ShapeRange(min=(1, 3, 64, 64), opt=(2, 3, 64, 64), max=(8, 3, 64, 64))
     return ExportedGraph(
-        "eomt-tiny", export, (Profile(shapes={"pixel_values": pixels}),), {"pixel_values": (2, 3, 64, 64)}
+        f"eomt-{size}",
+        export,
+        (Profile(shapes={"pixel_values": _square(side)}),),
+        {"pixel_values": (1 if full else 2, 3, side, side)},
+        full=full,
     )
 
 
@@ -97,8 +110,8 @@ def _owlv2(size: str, half: str, inputs: ShapeRange, sample: tuple[int, ...], *,
         def build(destination: Path) -> None:
             export_owlv2(f"random:{size}", destination)
 
-        made_by = " ".join(f"{package} {version(package)}" for package in ("torch", "transformers"))
-        folder = weights.derive(f"owlv2-{size}", key=f"random:{size} opset {OPSET} {made_by}", build=build)
+        key = f"random:{size} opset {OPSET} {_made_by()}"
+        folder = weights.derive(f"owlv2-{size}", key=key, build=build)
         return folder / f"{half}.onnx"
 
     tensor = {"image": "pixel_values", "text": "input_ids"}[half]
@@ -106,8 +119,9 @@ def _owlv2(size: str, half: str, inputs: ShapeRange, sample: tuple[int, ...], *,
     return ExportedGraph(f"owlv2-{size}-{half}", export, (profile,), {tensor: sample}, full=full)
 
 
-_OWLV2_TINY = ShapeRange(min=(1, 3, 64, 64), opt=(2, 3, 64, 64), max=(8, 3, 64, 64))
-_OWLV2_BASE = ShapeRange(min=(1, 3, 960, 960), opt=(2, 3, 960, 960), max=(8, 3, 960, 960))
+_PSGTR_TINY = ShapeRange(min=(1, 3, 32, 32), opt=(2, 3, 64, 96), max=(8, 3, 96, 96))
+# The published resize: the short side 800, the long one 1,333 at most; padded to steps of 32.
+_PSGTR_R50 = ShapeRange(min=(1, 3, 32, 32), opt=(1, 3, 800, 1088), max=(4, 3, 1344, 1344))
 _OWLV2_WORDS = ShapeRange(min=(1, 16), opt=(64, 16), max=(64, 16))
 
 GRAPHS: tuple[ExportedGraph, ...] = (
@@ -132,11 +146,16 @@ GRAPHS: tuple[ExportedGraph, ...] = (
         {"x": (2, 3, 48, 192)},
     ),
     # The production architecture with random weights, small enough to build in a test.
-    _tiny_mask2former(),
-    _tiny_psgtr(),
-    _tiny_eomt(),
-    _owlv2("tiny", "image", _OWLV2_TINY, (2, 3, 64, 64), full=False),
+    _mask2former("tiny", 64, full=False),
+    _psgtr("tiny", _PSGTR_TINY, (2, 3, 64, 96), full=False),
+    _eomt("tiny", 64, full=False),
+    _owlv2("tiny", "image", _square(64), (2, 3, 64, 64), full=False),
     _owlv2("tiny", "text", _OWLV2_WORDS, (4, 16), full=False),
-    _owlv2("base", "image", _OWLV2_BASE, (1, 3, 960, 960), full=True),
+    # The sizes of production, with random weights too: `scripts/check-engines`.
+    _mask2former("swin-base", 384, full=True),
+    _mask2former("swin-large", 384, full=True),
+    _psgtr("r50", _PSGTR_R50, (1, 3, 800, 1088), full=True),
+    _eomt("large", 640, full=True),
+    _owlv2("base", "image", _square(960), (1, 3, 960, 960), full=True),
     _owlv2("base", "text", _OWLV2_WORDS, (4, 16), full=True),
 )
