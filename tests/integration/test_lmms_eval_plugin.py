@@ -94,7 +94,7 @@ class TinyTask:
         right = [
             doc["answer"] == said.lower() for doc, said in zip(self.dataset["test"], answers, strict=True)
         ]
-        return sum(right) / len(right)
+        return float(sum(right) / len(right))
 
 
 @pytest.fixture
