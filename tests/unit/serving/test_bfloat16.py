@@ -134,7 +134,7 @@ def test_what_is_used_in_both_types_is_there_in_both(tmp_path: Path) -> None:
     ]
     path = save(tmp_path / "both.onnx", nodes, outputs=("y", "a", "z"), shape=(WIDTH, WIDTH))
     onnx.checker.check_model(low(path), full_check=True)
-    x = np.random.default_rng(2).normal(size=(WIDTH, WIDTH)).astype(np.float32) / 8
+    x = (np.random.default_rng(2).normal(size=(WIDTH, WIDTH)) / 8).astype(np.float32)
     for found, expected in zip(run(wide(path), x), run(path, x), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05)
 

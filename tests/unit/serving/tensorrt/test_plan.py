@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +23,8 @@ from serving.engine.tensorrt import PlanKey, Profile, ShapeRange, TargetUnsuppor
 from serving.engine.tensorrt.errors import LibraryAbsentError, ProfileError
 from serving.engine.tensorrt.gpu import Gpu, present_gpus
 from serving.engine.tensorrt.library import TensorRTModule, library_of, load_library
-from serving.engine.tensorrt.plan import TensorInfo, graph_digest
-from serving.engine.tensorrt.profiles import bucket, choose
+from serving.engine.tensorrt.plan import TensorInfo, build_command, graph_digest
+from serving.engine.tensorrt.profiles import bucket, choose, parse_range
 from serving.engine.tensorrt.targets import parse_target, parse_targets, target_of
 
 
@@ -60,13 +63,13 @@ def test_ranges_are_ordered_and_of_one_rank() -> None:
             ShapeRange(min=low, opt=best, max=high)
 
 
-def profile(low: int, best: int, high: int) -> Profile:
+def narrow(low: int, best: int, high: int) -> Profile:
     return Profile(shapes={"x": ShapeRange(min=(1, low), opt=(4, best), max=(8, high))})
 
 
 @given(st.integers(1, 8), st.integers(1, 64))
 def test_the_chosen_profile_takes_the_shapes_and_none_is_tuned_closer(batch: int, width: int) -> None:
-    profiles = (profile(1, 4, 16), profile(8, 32, 64), profile(1, 64, 64))
+    profiles = (narrow(1, 4, 16), narrow(8, 32, 64), narrow(1, 64, 64))
     chosen = choose(profiles, {"x": (batch, width)})
     assert profiles[chosen].accepts({"x": (batch, width)})
     distances = [
@@ -77,7 +80,7 @@ def test_the_chosen_profile_takes_the_shapes_and_none_is_tuned_closer(batch: int
 
 def test_shapes_outside_every_profile_are_named() -> None:
     with pytest.raises(ProfileError, match=r"\{'x': \[1, 65\]\}"):
-        choose((profile(1, 4, 16), profile(8, 32, 64)), {"x": (1, 65)})
+        choose((narrow(1, 4, 16), narrow(8, 32, 64)), {"x": (1, 65)})
 
 
 @given(st.integers(1, 100), st.integers(1, 100))
@@ -90,7 +93,7 @@ def test_a_bucket_holds_the_batch_and_wastes_less_than_half(batch: int, largest:
 
 
 def test_a_profile_is_held_against_the_graph() -> None:
-    fits = profile(1, 4, 16)
+    fits = narrow(1, 4, 16)
     fits.check((TensorSpec("x", ("batch", "width"), "float32"),))
     for inputs, why in [
         ((TensorSpec("z", ("batch", "width"), "float32"),), "the graph takes"),
@@ -221,3 +224,53 @@ def test_backends_are_found_by_what_is_there() -> None:
         "onnxruntime-cuda": (False, True, ""),
         "tensorrt": (True, True, ""),
     }
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 999)] * 3), min_size=1, max_size=5))
+def test_a_range_survives_its_text(axes: list[tuple[int, int, int]]) -> None:
+    low, best, high = zip(*(sorted(axis) for axis in axes), strict=True)
+    shapes = ShapeRange(min=low, opt=best, max=high)
+    assert parse_range(str(shapes)) == shapes
+    one = "x".join(map(str, low))
+    assert parse_range(one) == ShapeRange(min=low, opt=low, max=low)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1x", "1x0", "1x3:1x3", "1:2:3:4", "2:1:3", "1x2:1:1", "axb", "1 x 2", "-1"]
+)
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(ProfileError):
+        parse_range(text)
+
+
+def test_plans_of_before_there_were_stripped_ones_keep_their_addresses(
+    key_for: Callable[..., PlanKey],
+) -> None:
+    key = key_for()
+    told = key.model_dump(mode="json")
+    del told["stripped"]
+    assert PlanKey.model_validate(told).digest == key.digest
+    assert hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest() == key.digest
+    assert key_for(stripped=True).digest != key.digest
+
+
+def test_the_command_for_a_graph_of_ones_own_names_file_name_and_shapes(profile: Profile) -> None:
+    def command(graph: str, **more: Any) -> list[str]:
+        return shlex.split(build_command(graph, ("sm86",), "fp16", "tensorrt_rtx", **more))
+
+    end = ["--targets", "sm86", "--precisions", "fp16", "--library", "tensorrt_rtx"]
+    begin = ["polysight", "engines", "build"]
+    file = "/models/my nets/tiny.onnx"
+    assert command("tiny") == [*begin, "tiny", *end]
+    assert command("tiny", file=file) == [*begin, "--onnx", file, *end]
+    shapes = ["--shape", "x=1x16:4x16:8x16"]
+    assert command("other", file=file, profiles=(profile,), stripped=True) == [
+        *begin,
+        "--onnx",
+        file,
+        "--name",
+        "other",
+        *shapes,
+        *end,
+        "--stripped",
+    ]
