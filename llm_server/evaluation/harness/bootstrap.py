@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
+_AT_A_TIME: Final = 250
 
 
 def resampled_means(
@@ -42,8 +43,12 @@ def resampled_means(
     np.add.at(sums, member, table)
     sizes = np.bincount(member, minlength=groups)
     rng = np.random.default_rng(seed)
-    times = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=resamples)
-    drawn: NDArray[np.float64] = (times @ sums) / (times @ sizes)[:, None]
+    drawn = np.empty((resamples, table.shape[1]))
+    # Some at a time, so that many pictures need no table of pictures x resamples.
+    for start in range(0, resamples, _AT_A_TIME):
+        size = min(_AT_A_TIME, resamples - start)
+        times = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=size)
+        drawn[start : start + size] = (times @ sums) / (times @ sizes)[:, None]
     return drawn
 
 
