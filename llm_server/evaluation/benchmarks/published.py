@@ -1,6 +1,6 @@
 """What the two systems are published to score, to stand beside what was measured.
 
-CoLLaVO: arXiv 2402.11248, Table 1 and its table of POPE; MoAI: the public figures of arXiv 2403.07508. Those in
+CoLLaVO: arXiv 2402.11248, Tables 1 and 5; MoAI: the public figures of arXiv 2403.07508. Those in
 `APPROXIMATE` were read off a plot. Per cent, but for MME, which counts points.
 """
 
