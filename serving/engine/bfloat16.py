@@ -23,7 +23,7 @@ from serving.engine.protocol import EngineError
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-BFLOAT16_RECIPE = "bfloat16 products and convolutions, round to nearest even, revision 1"
+BFLOAT16_RECIPE = "bfloat16 products and convolutions, round to nearest even, revision 2"
 """Changes when the same graph would be cast to other bytes: part of every key under which a cast graph is kept."""
 
 # Not ConvTranspose: `tensorrt_rtx` 1.7 parses it in bfloat16 and then cannot build it.
