@@ -104,8 +104,7 @@ def compete(name: str, levels: list[int], threads: int, each: int) -> dict[str, 
         elif name == "static-batch":
             answerer, close = contenders.static_batch(over, max(levels))
         else:
-            over = contenders.peft_model(model, merged=False).base_model.model
-            answerer, close = contenders.continuous_batching(over, max(levels))
+            answerer, close = contenders.continuous_batching(over.base_model.model, max(levels))
     answerer(Ask(asks(tokenizer, 1, each=1, seed=77)[0][0].prompt, 4))  # warm
     extra["loaded_mb"] = resident_mb()
     figures = {

@@ -182,11 +182,14 @@ def static_batch(model: Any, most: int) -> tuple[Answerer, Callable[[], None]]:
 
 def continuous_batching(model: Any, most: int) -> tuple[Answerer, Callable[[], None]]:
     """transformers' own continuous batching. Raises whatever it raises where it cannot run."""
-    from transformers import GenerationConfig
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    del most
     config: Any = GenerationConfig(do_sample=False, max_new_tokens=48, eos_token_id=-1, pad_token_id=0)
-    manager: Any = model.init_continuous_batching(generation_config=config)
+    # As many positions as this project's engine has; left to itself it takes most of the machine's memory.
+    room: Any = ContinuousBatchingConfig(
+        page_size=16, num_blocks=1024, max_batch_tokens=max(512, most), use_cuda_graph=False
+    )
+    manager: Any = model.init_continuous_batching(generation_config=config, continuous_batching_config=room)
     manager.start()
     arrivals: dict[str, queue.Queue[tuple[float, Any]]] = {}
 

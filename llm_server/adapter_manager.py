@@ -54,6 +54,11 @@ class AdapterManager:
 
         return self._engine.call(stack).result()
 
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """Keys of all versions in memory, those that only wait for their last sequence included."""
+        return self._adapters.keys
+
     def unload(self, name: str) -> LoadedAdapter:
         """No request can name it any more. Raises :class:`UnknownAdapterFault` and :class:`EngineClosedFault`."""
         return self._engine.call(lambda: self._registry.withdraw(name)).result()
