@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cli.engines_check import check_graph
+from cli.engines_onnx import own_graphs
 from cli.graphs import GRAPHS
 from serving.engine import TensorSpec
 from serving.engine.graph import ExportedGraph, prepare_graph
@@ -87,8 +88,8 @@ def test_a_graph_builds_for_each_architecture(rtx: TensorRTLibrary, tiny: Path, 
     assert "tiny.onnx" in built.log
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_graph_in_either_precision_is_checked_whole(
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_graph_in_every_precision_is_checked_whole(
     rtx: TensorRTLibrary, tiny: Path, tmp_path: Path, precision: Precision
 ) -> None:
     graph = ExportedGraph("tiny", lambda _: tiny, (PROFILE,), {"x": (2, WIDTH)})
@@ -98,8 +99,17 @@ def test_a_graph_in_either_precision_is_checked_whole(
     assert told["built"]
     assert told["bytes"] > 1000
     assert told["max_abs_diff_onnx"] is not None
-    assert (told["max_abs_diff_onnx"] > 1e-5) == (precision == "fp16")
-    assert told["max_abs_diff_onnx"] < 1e-2
+    least, most = {"fp32": (-1, 1e-5), "fp16": (1e-5, 1e-2), "bf16": (1e-4, 1e-1)}[precision]
+    assert least < told["max_abs_diff_onnx"] < most
+    assert told["run_seconds"] is not None
+    assert told["peak_mb"] > 10
+
+
+def test_without_a_library_the_graph_is_run_and_nothing_built(tiny: Path, tmp_path: Path) -> None:
+    graph = ExportedGraph("tiny", lambda _: tiny, (PROFILE,), {"x": (2, WIDTH)})
+    told = check_graph(graph, "fp32", None, TARGETS, WeightStore(tmp_path / "cache"))
+    assert (told["parsed"], told["built"], told["bytes"], told["error"]) == (None, None, 0, "")
+    assert told["max_abs_diff_onnx"] is not None
 
 
 def test_the_same_build_twice_is_one_plan_in_the_store(
@@ -219,13 +229,50 @@ def test_a_process_killed_inside_the_builder_leaves_a_store_that_works(
     assert list((root / "partial").iterdir()) == []
 
 
+def test_convolutions_build_in_bfloat16_whatever_the_version_of_the_operator(
+    rtx: TensorRTLibrary, tmp_path: Path
+) -> None:
+    """Before version 22 ONNX knows no bfloat16 convolution; the parser takes it all the same."""
+    kernel = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    sizes = ShapeRange(min=(1, 3, 16, 16), opt=(2, 3, 16, 16), max=(4, 3, 16, 16))
+    for opset in (11, 17, 22):
+        graph = helper.make_graph(
+            [helper.make_node("Conv", ["x", "k"], ["a"]), helper.make_node("Relu", ["a"], ["y"])],
+            "conv",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(kernel, "k")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        path = tmp_path / f"conv{opset}.onnx"
+        onnx.save(model, str(path))
+        (exported,) = own_graphs(path, ranges={"x": [sizes]}, max_batch=4)
+        told = check_graph(exported, "bf16", rtx, ("sm86",), WeightStore(tmp_path / "cache"))
+        assert told["error"] == ""
+        assert told["built"]
+        assert told["max_rel_diff_onnx"] is not None
+        assert 1e-5 < told["max_rel_diff_onnx"] < 2e-2
+
+
+def test_a_wrong_graph_leaves_nothing_in_the_store(rtx: TensorRTLibrary, tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Foo", ["a"], ["y"])]
+    odd = save(tmp_path / "odd.onnx", nodes, axes=["batch", WIDTH])
+    graph = ExportedGraph("odd", lambda _: odd, (PROFILE,), {})
+    key = prepare_graph(graph, "fp32", WeightStore(tmp_path / "cache")).key(rtx, ("sm86",))
+    store = PlanStore(tmp_path / "plans")
+    with pytest.raises(GraphRefusedError, match="Foo"):
+        store.obtain(key, lambda _: build_plan(rtx, BuildRequest(odd, (PROFILE,), ("sm86",))))
+    assert store.list() == ()
+    assert [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
 @pytest.mark.slow
 @pytest.mark.weights
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_real_graph_builds_for_every_architecture(rtx: TensorRTLibrary, precision: Precision) -> None:
     (graph,) = [graph for graph in GRAPHS if graph.name == "yolo26n"]
     told = check_graph(graph, precision, rtx, TARGETS, WeightStore())
     assert told["error"] == ""
     assert told["built"]
     assert told["max_rel_diff_onnx"] is not None
-    assert told["max_rel_diff_onnx"] < (1e-5 if precision == "fp32" else 2e-2)
+    assert told["max_rel_diff_onnx"] < {"fp32": 1e-5, "fp16": 2e-2, "bf16": 1e-1}[precision]

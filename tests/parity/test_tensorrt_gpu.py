@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from cli.graphs import GRAPHS
-from serving.engine import OnnxRuntimeEngine, Tensor
+from serving.engine import OnnxRuntimeEngine, Tensor, TensorSpec
 from serving.engine.graph import ExportedGraph, prepare_graph
 from serving.engine.tensorrt import BuildRequest, build_plan, load_library
 from serving.engine.tensorrt.gpu import present_gpus
 from serving.engine.tensorrt.library import LIBRARIES, installed
-from serving.engine.tensorrt.opening import open_tensorrt
+from serving.engine.tensorrt.opening import PlanWeights, open_tensorrt
 from serving.engine.tensorrt.plan import Precision
+from serving.engine.tensorrt.refit import can_strip
 from serving.engine.tensorrt.store import PlanStore
 from serving.weights import WeightStore
 
@@ -30,31 +31,48 @@ pytestmark = [
 ]
 
 # Of each output's largest value. fp32 convolutions may use TF32, which has the mantissa of half precision.
-TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "fp16": 2e-2}
+TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "fp16": 2e-2, "bf16": 1e-1}
 
 
-def stored_inputs(graph: ExportedGraph, batch: int) -> dict[str, Tensor]:
-    """The same every time: seeded, uniform in [0, 1)."""
+def stored_inputs(graph: ExportedGraph, specs: tuple[TensorSpec, ...], batch: int) -> dict[str, Tensor]:
+    """The same every time: floats seeded, uniform in [0, 1), integers one."""
     rng = np.random.default_rng(7)
-    return {name: rng.random((batch, *shape[1:]), np.float32) for name, shape in graph.sample.items()}
+    shapes = {spec.name: (batch, *graph.sample[spec.name][1:]) for spec in specs}
+    return {
+        spec.name: rng.random(shapes[spec.name], np.float32)
+        if spec.dtype == "float32"
+        else np.ones(shapes[spec.name], spec.dtype)
+        for spec in specs
+    }
 
 
 @pytest.mark.parametrize("graph", [graph for graph in GRAPHS if not graph.full], ids=lambda graph: graph.name)
 @pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("stripped", [False, True], ids=["whole", "stripped"])
 def test_tensorrt_answers_as_onnx_runtime_does(
-    graph: ExportedGraph, precision: Precision, tmp_path: Path
+    graph: ExportedGraph, precision: Precision, stripped: bool, tmp_path: Path
 ) -> None:
     library, target = load_library(), present_gpus()[0].target
+    if stripped and not can_strip(library):
+        pytest.skip(f"{library.name} builds no plans without weights")
     prepared = prepare_graph(graph, precision, WeightStore())
     store = PlanStore(tmp_path)
-    request = BuildRequest(prepared.onnx, graph.profiles, (target,))
-    store.obtain(prepared.key(library, (target,)), lambda _: build_plan(library, request))
+    request = BuildRequest(prepared.onnx, graph.profiles, (target,), stripped=stripped)
+    key = prepared.key(library, (target,), stripped=stripped)
+    store.obtain(key, lambda _: build_plan(library, request))
     largest = graph.profiles[0].max_batch
-    ours = open_tensorrt(graph.name, prepared.digest, store=store, library=library, precision=precision)
+    ours = open_tensorrt(
+        graph.name,
+        prepared.digest,
+        store=store,
+        library=library,
+        precision=precision,
+        weights=lambda: PlanWeights(prepared.onnx, prepared.recipe),
+    )
     reference = OnnxRuntimeEngine(prepared.source, max_batch=largest)
     # Every batch three times: call by call, while it is recorded, and replayed.
     for batch in (1, 2, largest, 1, 2, largest, 1, 2, largest):
-        inputs = stored_inputs(graph, batch)
+        inputs = stored_inputs(graph, reference.inputs, batch)
         expected, found = reference.run(inputs), ours.run(inputs)
         for name, want in expected.items():
             apart = np.abs(found[name].astype(np.float64) - want).max()
