@@ -141,6 +141,10 @@ class DummyLanguageModels(generation_pb2_grpc.GenerationServiceServicer):
         """None."""
         return generation_pb2.ListAdaptersResponse()
 
+    async def Embed(self, request: Any, context: Context) -> generation_pb2.EmbedResponse:
+        """Nothing."""
+        return generation_pb2.EmbedResponse()
+
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:

@@ -27,7 +27,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the experts that multiply matrices set it for themselves
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # as the experts that multiply matrices set it for themselves
 
 import argparse
 import asyncio

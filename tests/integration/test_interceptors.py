@@ -125,6 +125,9 @@ class Storyteller(generation_pb2_grpc.GenerationServiceServicer):
             self._witness.cancelled.set()
         yield generation_pb2.GenerateResponse(done=generation_pb2.Done(text="the end"))
 
+    async def Embed(self, request: Any, context: Context) -> generation_pb2.EmbedResponse:
+        return generation_pb2.EmbedResponse()
+
     async def ListModels(
         self, request: generation_pb2.ListModelsRequest, context: Context
     ) -> generation_pb2.ListModelsResponse:

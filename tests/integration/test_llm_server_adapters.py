@@ -120,11 +120,11 @@ async def test_an_adapter_can_be_used_from_the_moment_it_is_loaded_and_no_longer
 
 async def test_who_names_no_adapters_gets_a_new_one_only_if_it_is_loaded_for_all(rig: Rig) -> None:
     await rig.load("red", by_default=True)
-    assert rig.model.default_adapters == (("object", 1.0), ("red", 1.0))
+    assert dict(rig.model.default_adapters) == {"object": 1.0, "red": 1.0}
     await rig.load("red", folder="green")
-    assert rig.model.default_adapters == (("object", 1.0), ("red", 1.0))
+    assert dict(rig.model.default_adapters) == {"object": 1.0, "red": 1.0}
     await rig.unload("red")
-    assert rig.model.default_adapters == (("object", 1.0),)
+    assert dict(rig.model.default_adapters) == {"object": 1.0}
 
 
 async def test_a_hundred_swaps_under_way_drop_no_request_and_leave_nothing(rig: Rig) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.ocr import TimedEngine, edit_distance
+from bench.ocr import edit_distance
 from bench.text_pages import text_pages
+from bench.timed_engine import TimedEngine
 from serving.engine import FakeEngine, TensorSpec
 from serving.image import decode_image
 

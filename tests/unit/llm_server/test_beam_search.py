@@ -68,7 +68,7 @@ def test_it_finds_what_transformers_finds(seed: int, width: int) -> None:
 def test_wide_enough_it_is_exhaustive(seed: int, vocabulary: int, most: int) -> None:
     """With a beam for every text there is, the answer is the likeliest text of that length."""
     random = np.random.default_rng(seed)
-    table = {(): random.normal(size=vocabulary).astype(np.float32)}
+    table: dict[tuple[int, ...], Any] = {(): random.normal(size=vocabulary).astype(np.float32)}
     search = BeamSearch(vocabulary**most, frozenset(), most)
 
     def logits(text: tuple[int, ...]) -> Any:

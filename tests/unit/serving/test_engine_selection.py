@@ -30,7 +30,7 @@ EXPERTS: tuple[type[EngineSettings], ...] = (
 @pytest.fixture
 def negating(tmp_path: Path) -> Path:
     """y = -x."""
-    shape = ["batch", 2]
+    shape: list[str | int | None] = ["batch", 2]
     graph = helper.make_graph(
         [helper.make_node("Neg", ["x"], ["y"])],
         "negating",
@@ -73,5 +73,5 @@ def test_every_expert_can_be_told_which_engine_by_its_environment(
     monkeypatch.setenv(f"{prefix}ENGINE", "tensorrt")
     monkeypatch.setenv(f"{prefix}PLANS", "plans")
     monkeypatch.setenv(f"{prefix}PRECISION", "fp32")
-    told = kind()  # type: ignore[call-arg]  # the environment gives the rest
+    told = kind()
     assert (told.engine, told.plans, told.precision) == ("tensorrt", Path("plans"), "fp32")
