@@ -475,3 +475,132 @@ async def test_before_the_warm_up_it_is_not_ready() -> None:
             await generation_pb2_grpc.GenerationServiceStub(channel).ListModels(pb.ListModelsRequest())
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     await service.close()
+
+
+async def test_a_second_question_on_a_picture_is_not_read_anew_and_answered_the_same(
+    adapters_root: Path,
+) -> None:
+    seen = f"{SEEN} " * 6
+    first, second = ask(seen=seen, seed=1), ask("Where is the person?", seen=seen, seed=1)
+    async for cold in start(adapters_root, prefix_reuse=False):
+        expected = [await cold.answer(one) for one in (first, second)]
+        assert [done.usage.cached_tokens for _, done in expected] == [0, 0]
+    async for mesh in start(adapters_root):
+        asked = [await mesh.answer(one) for one in (first, second)]
+        assert [ids for ids, _ in asked] == [ids for ids, _ in expected]
+        usage = asked[1][1].usage
+        assert usage.cached_tokens > 0.8 * usage.text_tokens
+        assert usage.cached_tokens % 16 == 0
+        read = sum(done.usage.text_tokens for _, done in asked)
+        ratio = (asked[0][1].usage.cached_tokens + usage.cached_tokens) / read
+        assert mesh.metrics.value("llm_server_prefix_hit_ratio") == pytest.approx(ratio)
+        other = ask(seen=seen, adapters={"vl": 1.0})
+        assert (await mesh.answer(other))[1].usage.cached_tokens == 0, "other adapters, other keys and values"
+
+
+async def test_the_next_turn_of_a_chat_reuses_its_history(mesh: Mesh) -> None:
+    request = ask("Tell me about it.", seen=f"{SEEN} " * 5, adapters={}, max_new_tokens=20)
+    _, done = await mesh.answer(request)
+    request.turns.add(role=pb.ROLE_ASSISTANT, text=done.text)
+    request.turns.add(role=pb.ROLE_USER, text="And then?")
+    _, later = await mesh.answer(request)
+    assert later.usage.cached_tokens >= done.usage.text_tokens - 16
+
+
+async def test_who_is_preempted_for_a_higher_priority_still_gets_the_same_answer(adapters_root: Path) -> None:
+    low = ask(max_new_tokens=80, temperature=1.2, seed=5)
+    high = ask("Now?", max_new_tokens=4, seed=6)
+    high.priority = 5
+    async for mesh in start(adapters_root, max_sequences=1):
+        alone, _ = await mesh.answer(low)
+        running = asyncio.create_task(mesh.answer(low))
+        await asyncio.sleep(0.02)
+        _, done = await mesh.answer(high)
+        ids, _ = await running
+        assert ids == alone
+        assert done.usage.generated_tokens == 4
+
+
+async def test_log_probabilities_are_those_of_the_model(mesh: Mesh) -> None:
+    request = ask(adapters={}, max_new_tokens=4)
+    request.logprobs = 3
+    tokens = [event.token for event in (await mesh.generate(request))[:-1]]
+    for token in tokens:
+        likeliest = [(one.id, one.logprob) for one in token.likeliest]
+        assert likeliest[0] == (token.id, token.logprob)  # greedy
+        assert [value for _, value in likeliest] == sorted((value for _, value in likeliest), reverse=True)
+        assert sum(math.exp(value) for _, value in likeliest) <= 1.0
+    assert not (await mesh.generate(ask(adapters={}, max_new_tokens=1)))[0].token.HasField("logprob")
+
+
+async def test_beams_answer_beside_others_and_the_same_as_alone(mesh: Mesh) -> None:
+    request = ask(beams=3, max_new_tokens=12)
+    alone, done = await mesh.answer(request)
+    together = await asyncio.gather(
+        *(mesh.answer(one) for one in (request, ask(), request, ask(adapters={})))
+    )
+    assert together[0][0] == together[2][0] == alone
+    assert done.usage.generated_tokens >= len(alone)
+
+
+async def test_time_and_precision_are_said(mesh: Mesh) -> None:
+    _, done = await mesh.answer(ask(adapters={}, max_new_tokens=5))
+    decode = done.timings.decode.ToTimedelta().total_seconds()
+    each = done.timings.time_per_token.ToTimedelta().total_seconds()
+    assert done.precision == "fp32"
+    if done.usage.generated_tokens > 1:
+        assert each == pytest.approx(decode / (done.usage.generated_tokens - 1), abs=1e-5)
+    assert mesh.metrics.value("llm_server_decode_batch_size_count") > 0  # type: ignore[operator]
+    assert mesh.metrics.value("llm_server_adapter_answers_total", {"adapters": "none"}) > 0  # type: ignore[operator]
+    assert mesh.metrics.value("llm_server_kv_blocks") == 1024
+    assert mesh.metrics.value("llm_server_tokens_per_second") > 0  # type: ignore[operator]
+
+
+def beams_and(**fields: Any) -> pb.GenerateRequest:
+    return ask(beams=3, **fields)
+
+
+def with_logprobs(**fields: Any) -> pb.GenerateRequest:
+    request = ask(**fields)
+    request.logprobs = 2
+    return request
+
+
+HOSTILE: list[tuple[str, Callable[[], pb.GenerateRequest], str]] = [
+    ("min_p NaN", lambda: ask(min_p=math.nan), "INVALID_FIELD"),
+    ("min_p 2", lambda: ask(min_p=2.0), "INVALID_FIELD"),
+    ("many beams", lambda: ask(beams=9), "INVALID_FIELD"),
+    ("hot beams", lambda: beams_and(temperature=1.0), "INVALID_FIELD"),
+    ("penalised beams", lambda: beams_and(repetition_penalty=2.0), "INVALID_FIELD"),
+    ("beams with logprobs", lambda: with_logprobs(beams=2), "INVALID_FIELD"),
+    ("a megabyte", lambda: ask("x" * 2**20), "PROMPT_TOO_LONG"),
+    ("more than a megabyte", lambda: ask("x" * (2**20 + 1)), "INVALID_FIELD"),
+    ("all special", lambda: ask(f"{chatml.END}{chatml.START}" * 500), "PROMPT_TOO_LONG"),
+    ("no such adapter", lambda: ask(adapters={"medical": 1.0}), "ADAPTER_NOT_FOUND"),
+    ("beams beyond the blocks", lambda: beams_and(max_new_tokens=8000), "PROMPT_TOO_LONG"),
+]
+
+
+async def test_bad_requests_get_their_reason_and_leave_a_stream_beside_them_unharmed(
+    adapters_root: Path,
+) -> None:
+    async for mesh in start(adapters_root, kv_tokens=1024):
+        good = ask(max_new_tokens=150, temperature=0.9, seed=3)
+        alone, _ = await mesh.answer(good)
+        beside = asyncio.create_task(mesh.answer(good))
+        for name, make, reason in HOSTILE:
+            assert (await mesh.refused(make()))[1] == reason, name
+        assert (await beside)[0] == alone
+
+
+async def test_a_full_queue_refuses_before_the_request_is_looked_at(adapters_root: Path) -> None:
+    async for mesh in start(adapters_root, max_sequences=1, max_queue=0):
+        call = mesh.stub.Generate(ask(temperature=5.0, max_new_tokens=400, adapters={}))
+        await call.read()
+        broken = ask()
+        broken.image.CopyFrom(image_pb2.Image(data=b"no picture"))
+        code, reason, _ = await mesh.refused(broken)
+        call.cancel()
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        await mesh.idle()
+        assert (await mesh.refused(broken))[1] == "IMAGE_UNSUPPORTED_FORMAT"
