@@ -21,6 +21,8 @@ def sampler(params: SamplingParams, seed: int = 0, prompt: tuple[int, ...] = ())
 def allowed_by_sorting(logits: NDArray[np.float32], params: SamplingParams) -> set[int]:
     """Which tokens may be drawn, by sorting everything: the slow and obvious way."""
     order = sorted(range(logits.size), key=lambda i: (-float(logits[i]), i))
+    best = float(logits.max())
+    least = {i for i in order if math.exp((float(logits[i]) - best) / params.temperature) < params.min_p}
     if params.top_k:
         order = order[: params.top_k]
     scaled = np.array([float(logits[i]) for i in order]) / params.temperature
@@ -31,7 +33,7 @@ def allowed_by_sorting(logits: NDArray[np.float32], params: SamplingParams) -> s
         mass += weight
         if mass >= params.top_p - 1e-9:
             break
-    return kept
+    return kept - least
 
 
 @given(LOGITS)
@@ -46,17 +48,20 @@ def test_temperature_zero_is_greedy_and_lowest_id_wins_ties(logits: NDArray[np.f
     st.floats(0.01, 1),
     st.integers(0, 700),
     st.integers(0, 2**64 - 1),
+    st.sampled_from([0.0, 0.05, 0.5, 1.0]),
 )
 def test_what_is_drawn_is_allowed_and_repeats_with_the_seed(
-    logits: NDArray[np.float32], temperature: float, top_p: float, top_k: int, seed: int
+    logits: NDArray[np.float32], temperature: float, top_p: float, top_k: int, seed: int, min_p: float
 ) -> None:
-    params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k)
+    params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     first, second = sampler(params, seed), sampler(params, seed)
     before = logits.copy()
     drawn = [first.choose(logits) for _ in range(5)]
     assert drawn == [second.choose(logits) for _ in range(5)]
     # A hair more mass than asked: where the nucleus ends exactly at top_p, rounding may decide.
-    generous = SamplingParams(temperature=temperature, top_p=min(1.0, top_p + 1e-6), top_k=top_k)
+    generous = SamplingParams(
+        temperature=temperature, top_p=min(1.0, top_p + 1e-6), top_k=top_k, min_p=max(0.0, min_p - 1e-6)
+    )
     assert set(drawn) <= allowed_by_sorting(logits, generous)
     np.testing.assert_array_equal(logits, before)
 
@@ -124,6 +129,8 @@ def test_minus_infinity_is_never_drawn() -> None:
         ("top_k", -1),
         *(("repetition_penalty", value) for value in (0.0, -1.0, math.inf, math.nan)),
         ("max_new_tokens", 0),
+        *(("min_p", value) for value in (-0.1, 1.1, math.nan)),
+        ("beams", 0),
     ],
 )
 def test_parameters_out_of_range_name_their_field(field: str, value: float) -> None:
