@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cli.mesh import PROCESSES, Mesh, MeshError
+from cli.mesh import PROCESSES, Mesh, MeshError, is_serving
 from cli.up import fetch_all
 from llm_server.evaluation.harness.client import EXPERT_NAMES, GatewayClient
 from llm_server.evaluation.harness.example import Condition, Example
@@ -82,9 +82,14 @@ def results_folder(out: Path | None, what: str) -> Path:
 def gateway_or_mesh(address: str | None, logs: Path, console: Console) -> Iterator[str]:
     """The address of a gateway: the running one, or that of a mesh which lives as long as the context.
 
-    Exits with code 1 and says why if the mesh does not come up.
+    Exits with code 1 and says why if nothing serves at the address, or the mesh does not come up.
     """
     if address:
+        if not is_serving(address, timeout_s=10.0):
+            console.print(
+                f"[red]nothing serves at {address}[/]: start a mesh with `polysight up`", highlight=False
+            )
+            raise typer.Exit(1)
         yield address
         return
     fetch_all(console)

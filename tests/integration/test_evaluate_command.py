@@ -80,7 +80,7 @@ async def test_a_gateway_that_is_not_there_ends_with_one(tmp_path: Path) -> None
     arguments = ["coco-probes", *street(tmp_path), "--gateway", "127.0.0.1:1", "--no-pope", "--no-base"]
     ran = await asyncio.to_thread(CliRunner().invoke, app, arguments)
     assert ran.exit_code == 1
-    assert "UNAVAILABLE" in ran.output
+    assert "nothing serves at 127.0.0.1:1" in ran.output
 
 
 @pytest.mark.parametrize(
