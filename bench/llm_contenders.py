@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -25,7 +25,7 @@ from llm_server.sequence import AdapterScales, FailedEvent, GenerationRequest, T
 from llm_server.served_model import ServedModel, WeightsRecord
 from serving.weights import WeightStore
 
-PRECISION = "nf4-dequantised"
+PRECISION: Final[base_checkpoint.Precision] = "nf4-dequantised"
 ADAPTERS = Path(llm_server.__file__).parent / "adapters"
 CONTENDERS = ("polysight", "generate", "generate-merged", "static-batch", "continuous-batching")
 
@@ -184,7 +184,8 @@ def continuous_batching(model: Any, most: int) -> tuple[Answerer, Callable[[], N
     """transformers' own continuous batching. Raises whatever it raises where it cannot run."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    config: Any = GenerationConfig(do_sample=False, max_new_tokens=48, eos_token_id=-1, pad_token_id=0)
+    make_config: Any = GenerationConfig  # untyped
+    config: Any = make_config(do_sample=False, max_new_tokens=48, eos_token_id=-1, pad_token_id=0)
     # As many positions as this project's engine has; left to itself it takes most of the machine's memory.
     room: Any = ContinuousBatchingConfig(
         page_size=16, num_blocks=1024, max_batch_tokens=max(512, most), use_cuda_graph=False
@@ -222,3 +223,17 @@ def continuous_batching(model: Any, most: int) -> tuple[Answerer, Callable[[], N
         manager.stop(block=True)
 
     return answer, close
+
+
+def start(name: str, *, threads: int, most: int) -> tuple[Answerer, Callable[[], None], Any]:
+    """Contender ``name``, ready for ``most`` callers: what answers, what ends it, and the tokenizer."""
+    model, tokenizer = load()
+    if name == "polysight":
+        ours = served(model, tokenizer, threads=threads, slots=most)
+        return engine_answerer(ours), ours.engine.close, tokenizer
+    over = peft_model(model, merged=name == "generate-merged")
+    if name == "static-batch":
+        return *static_batch(over, most), tokenizer
+    if name == "continuous-batching":
+        return *continuous_batching(over.base_model.model, most), tokenizer
+    return one_after_another(over), lambda: None, tokenizer

@@ -76,7 +76,9 @@ def adapter_steps(*, rows: int = 8, length: int = 450, rounds: int = 40) -> dict
     }
 
 
-def cold_answerer(*, threads: int) -> tuple[Answerer, Any]:
-    """The engine without memory for prefixes, and the model to be closed."""
-    model = served(*load(), threads=threads, slots=1, reuse=False)
-    return engine_answerer(model), model
+def engine_figures(tokenizer: Any, answerer: Answerer, *, threads: int, pictures: int) -> dict[str, Any]:
+    """Both of the above; ``answerer`` asks an engine that remembers."""
+    cold = served(*load(), threads=threads, slots=1, reuse=False)
+    second = second_question(tokenizer, answerer, engine_answerer(cold), pictures)
+    cold.engine.close()
+    return {"second_question": second, "adapter_steps": adapter_steps()}

@@ -6,6 +6,7 @@ writes it), and each wants an answer of a given length: greedy, not ended by the
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -94,7 +95,7 @@ def asks(tokenizer: Any, streams: int, *, each: int, seed: int = 0) -> list[list
 def listen(answerer: Answerer, callers: Sequence[Sequence[Ask]]) -> dict[str, Any]:
     """Let all callers ask, each one question after another from a random moment on, and say how it went.
 
-    Tokens a second are those that were wanted, over the time from the first question to the last answer.
+    Wall time is from the first question to the last answer; ``cpu_s`` is this process's own in that time.
     """
     heard: list[Heard] = []
     failures: list[BaseException] = []
@@ -113,7 +114,7 @@ def listen(answerer: Answerer, callers: Sequence[Sequence[Ask]]) -> dict[str, An
             failures.append(error)
 
     threads = [threading.Thread(target=ask_all, args=pair) for pair in zip(callers, starts, strict=True)]
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -121,15 +122,29 @@ def listen(answerer: Answerer, callers: Sequence[Sequence[Ask]]) -> dict[str, An
     wall = time.perf_counter() - began
     if failures:
         raise failures[0]
-    gaps = [after - before for one in heard for before, after in zip(one.at, one.at[1:], strict=False)]
-    tokens = sum(len(one.at) for one in heard)
+    return {
+        "wall_s": wall,
+        "cpu_s": time.process_time() - began_cpu,
+        "first_s": [one.at[0] for one in heard],
+        "gaps_s": [after - before for one in heard for before, after in itertools.pairwise(one.at)],
+        "tokens": sum(len(one.at) for one in heard),
+    }
+
+
+def together(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several of what :func:`listen` returns, as figures."""
+    tokens = sum(one["tokens"] for one in rounds)
+    wall, cpu = sum(one["wall_s"] for one in rounds), sum(one["cpu_s"] for one in rounds)
+    first = [moment for one in rounds for moment in one["first_s"]]
+    gaps = [gap for one in rounds for gap in one["gaps_s"]]
     return {
         "tokens_per_s": round(tokens / wall, 2),
-        "requests": len(heard),
+        "tokens_per_cpu_s": round(tokens / cpu, 2),
+        "requests": len(first),
         "tokens": tokens,
         "wall_s": round(wall, 2),
-        "ttft_ms_p50": milliseconds([one.at[0] for one in heard], 0.5),
-        "ttft_ms_p99": milliseconds([one.at[0] for one in heard], 0.99),
+        "ttft_ms_p50": milliseconds(first, 0.5),
+        "ttft_ms_p99": milliseconds(first, 0.99),
         "inter_token_ms_p50": milliseconds(gaps, 0.5),
         "inter_token_ms_p99": milliseconds(gaps, 0.99),
     }

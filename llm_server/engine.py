@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from llm_server.adapter_registry import AdapterRegistry
 from llm_server.detokenizer import Detokenizer
+from llm_server.engine_report import StepReport, Usage
 from llm_server.faults import EngineClosedFault, GenerationFault, TooLongFault
 from llm_server.runner import DecodeRow, Logits, ModelRunner
 from llm_server.sampling import Sampler
@@ -36,28 +36,6 @@ from llm_server.stop import StopMatcher
 from llm_server.token_logprobs import token_logprobs
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What a step did: rows decoded at once, tokens of prompts read, tokens of answers chosen, seconds."""
-
-    rows: int
-    prompt_tokens: int
-    tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Of the engine, now: sequences that run and wait, blocks in use, remembered and in all, preemptions so far."""
-
-    running: int = 0
-    waiting: int = 0
-    blocks_in_use: int = 0
-    blocks_remembered: int = 0
-    blocks: int = 0
-    preemptions: int = 0
 
 
 class Engine:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from llm_server.engine import StepReport, Usage
+from llm_server.engine_report import StepReport, Usage
 from llm_server.sequence import AdapterScales, FinishedEvent
 from serving.telemetry.metrics import BATCH_SIZE_BUCKETS, Metrics
 

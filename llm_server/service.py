@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from llm_server.engine import Usage
+from llm_server.engine_report import Usage
 from llm_server.event_stream import EventStream
 from llm_server.faults import EngineClosedFault, QueueFullFault, TooLongFault, UnknownAdapterFault
 from llm_server.generation_metrics import GenerationMetrics

@@ -12,7 +12,9 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from typer.testing import CliRunner
 
+from cli.main import app
 from llm_server.adapter_service import AdapterService
 from llm_server.polysight_smol import ServingOptions, assemble
 from llm_server.served_model import ServedModel, WeightsRecord
@@ -35,10 +37,10 @@ VOCABULARY = 320
 class Rig:
     """A server in this process, its two stubs, and the folder that it loads adapters from."""
 
-    def __init__(self, channel: Any, model: ServedModel, metrics: Metrics, store: Path) -> None:
+    def __init__(self, address: str, channel: Any, model: ServedModel, store: Path) -> None:
         self.stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         self.admin: Any = adapter_admin_pb2_grpc.AdapterAdminServiceStub(channel)
-        self.model, self.metrics, self.store = model, metrics, store
+        self.address, self.model, self.store = address, model, store
 
     async def load(self, name: str, **fields: Any) -> admin.LoadAdapterResponse:
         reply: admin.LoadAdapterResponse = await self.admin.LoadAdapter(
@@ -101,7 +103,7 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
         await service.warm_up()
         await server.ready()
         async with open_channel(server.address) as channel:
-            yield Rig(channel, model, metrics, store)
+            yield Rig(server.address, channel, model, store)
         await service.close()
 
 
@@ -223,3 +225,20 @@ async def test_a_question_is_embedded_beside_an_answer_being_written(rig: Rig) -
     assert (await refused(embed("so " * 3000)))[1] == "PROMPT_TOO_LONG"
     assert (await refused(embed("")))[1] == "INVALID_FIELD"
     assert (await refused(embed("?", "nobody")))[1] == "ADAPTER_NOT_FOUND"
+
+
+async def test_the_command_line_loads_lists_and_unloads(rig: Rig) -> None:
+    async def polysight(*words: str) -> tuple[int, dict[str, Any]]:
+        command = ["adapters", *words, "--server", rig.address, "--json"]
+        result = await asyncio.to_thread(CliRunner().invoke, app, command)
+        # The server is in this process: what it logs meanwhile stands between.
+        (told,) = [line for line in result.stdout.splitlines() if line.startswith("{")]
+        return result.exit_code, json.loads(told)
+
+    code, loaded = await polysight("load", "shade", "--folder", "green", "--by-default")
+    assert (code, loaded["adapter"]["name"], loaded["adapter"]["by_default"]) == (0, "shade", True)
+    code, listed = await polysight("list")
+    assert [one["name"] for one in listed["adapters"]] == ["object", "shade"]
+    assert (await polysight("unload", "shade"))[0] == 0
+    code, told = await polysight("unload", "shade")
+    assert (code, told["error"]["reason"]) == (1, "ADAPTER_NOT_FOUND")
