@@ -1,8 +1,8 @@
 """Reads COCO annotations for training: instances (polygons, run lengths) and panoptic (segments, PNGs beside them).
 
 Gives for each picture the objects with number and box, and the crayon maps. What is malformed is passed over and
-counted by reason. Numbers count the instances of a name in the order of the file; crowds are regions of many, not one, and
-are left out. Source of the formats: cocodataset.org, "Data format".
+counted by reason. Numbers count the instances of a name in the order of the file; crowds are regions of many, not
+one, and are left out. Source of the formats: cocodataset.org, "Data format".
 """
 
 from __future__ import annotations

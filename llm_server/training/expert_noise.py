@@ -60,6 +60,8 @@ class ExpertNoise:
                 raise ValueError(f"{field.name} is {getattr(self, field.name)}, not within 0 and 1")
 
 
+#: What is expected of the experts that are served.
+USUAL: Final = ExpertNoise()
 #: No noise at all.
 NONE: Final = ExpertNoise(0, 0, 0, 0, 0, 0, 0, 0)
 

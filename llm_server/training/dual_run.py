@@ -1,0 +1,226 @@
+"""A whole run of dual training: stages in order, resume, held-out losses, what it leaves in its folder.
+
+object/, vl/, crayon/     what the server loads (bfloat16 safetensors)
+run_card.json, loss.png   settings, data hash, versions, losses, held-out figures; the curve
+settings.json, stages/    what a run that was cut needs to go on
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import TrainerCallback
+
+from llm_server.models.crayon_files import FOLDER as CRAYON_FOLDER
+from llm_server.models.crayon_files import save_crayon
+from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
+from llm_server.training.dual_settings import DualSettings, TrainingRefused, check
+from llm_server.training.dual_trainer import as_batch, collate_inputs, run_stage
+from llm_server.training.examples import Examples
+from llm_server.training.fused_lora import fuse, unfuse
+from llm_server.training.loss_curve import LossCurve, data_sha256, plot
+from llm_server.training.packing import Tokenizer
+from llm_server.training.question import TASKS
+from llm_server.training.recipe import adapted
+from llm_server.training.step_plan import MicroBatches
+from llm_server.training.trainer import save_adapters
+
+CARD: Final = "run_card.json"
+_SETTINGS: Final = "settings.json"
+_PLOT_EVERY_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is trained on, and what is held out from it."""
+
+    train: Examples
+    heldout: Examples
+
+
+#: Told of each step: (stage number, its kind, step, steps of the stage, loss).
+StepDone = Callable[[int, str, int, int, float], None]
+
+
+def train_dual(
+    settings: DualSettings,
+    model: Any,
+    tokenizer: Tokenizer,
+    sources: Sources,
+    *,
+    pad_id: int,
+    out: Path,
+    resume: bool = False,
+    step_done: StepDone = lambda number, kind, step, steps, loss: None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Runs all stages on the frozen base ``model`` and returns the run card, which is written too.
+
+    Args:
+        settings: every knob.
+        model: the base, loaded as the settings say; changed in place.
+        tokenizer: of the base.
+        sources: examples.
+        pad_id: token that fills up sequences.
+        out: folder to write.
+        resume: go on with the run in ``out``, if it holds one.
+        step_done: for a progress bar.
+        callbacks: of transformers' Trainer, beside its own.
+
+    Raises:
+        TrainingRefused: see :func:`check`; or ``out`` holds a run and ``resume`` is not set, or one of other settings.
+    """
+    check(settings, cuda=torch.cuda.is_available())
+    _claim(out, settings, resume)
+    began, computed = time.monotonic(), time.process_time()
+    torch.manual_seed(settings.seed)
+    dual = _dual(model, settings)
+    heldout = {"base": heldout_losses(dual, settings, tokenizer, sources.heldout, pad_id, trained=False)}
+    curves: list[LossCurve] = []
+    for number, stage in enumerate(settings.stages):
+        folder = out / "stages" / f"{number}-{stage.kind}"
+        curves.append(LossCurve(folder / "losses.jsonl"))
+        if (folder / TENSORS).is_file():
+            curves[-1].begin(stage.steps)
+            dual.restore(folder)
+            continue
+        shown = _Shown(out / "loss.png", settings, curves)
+
+        def done(step: int, steps: int, loss: float, number: int = number, shown: _Shown = shown) -> None:
+            step_done(number, settings.stages[number].kind, step, steps, loss)
+            shown.when_due()
+
+        data = MicroBatches(
+            stage, settings.batch, sources.train, tokenizer, seed=settings.seed, vl_share=settings.vl_share
+        )
+        curves[-1] = shown.curves[-1] = run_stage(
+            dual, data, stage, settings, folder=folder, pad_id=pad_id, advance=done, callbacks=callbacks
+        )
+        dual.save(folder)
+    heldout["trained"] = heldout_losses(dual, settings, tokenizer, sources.heldout, pad_id, trained=True)
+    unfuse(dual.adapted)
+    save_adapters(dual.adapted, out)
+    save_crayon(dual.crayon, out / CRAYON_FOLDER, base=settings.base.name)
+    steps = [one for curve in curves for one in curve.steps]
+    card = {
+        "recipe": "dual-1",
+        "settings": asdict(settings),
+        "data_sha256": data_sha256(steps),
+        "steps": len(steps),
+        "heldout_loss": heldout,
+        "improved": improved(heldout),
+        "last_losses": {stage.kind: _last(c) for stage, c in zip(settings.stages, curves, strict=True)},
+        "seconds": round(time.monotonic() - began, 1),
+        "processor_seconds": round(time.process_time() - computed, 1),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+        },
+        "plot": plot(_named(settings, curves), out / "loss.png"),
+    }
+    (out / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
+
+
+def improved(heldout: dict[str, dict[str, float]]) -> bool:
+    """Whether every held-out loss fell by a tenth at least."""
+    return all(heldout["trained"][key] < 0.9 * loss for key, loss in heldout["base"].items())
+
+
+@torch.no_grad()
+def heldout_losses(
+    dual: DualModel,
+    settings: DualSettings,
+    tokenizer: Tokenizer,
+    examples: Examples,
+    pad_id: int,
+    *,
+    trained: bool,
+) -> dict[str, float]:
+    """Mean loss on held-out examples: of both tasks, and of crayon questions that the map alone answers.
+
+    With ``trained`` false it is the base alone: no adapters, and no image positions, as their features are noise until
+    they are trained.
+    """
+    device = next(dual.crayon.parameters()).device
+    dual.eval()
+    out: dict[str, float] = {}
+    for key, kind, task in (("map", "cpt", TASKS[0]), *((t, "cit", t) for t in TASKS)):
+        stage = next((s for s in settings.stages if s.kind == kind), None)
+        if stage is None:
+            continue
+        data = MicroBatches(stage, settings.batch, examples, tokenizer, seed=settings.seed, vl_share=0.5)
+        total = 0.0
+        for number in range(settings.heldout):
+            one = data.packed(task, number) if trained else data.without_image(task, number)
+            inputs = collate_inputs([(task, [one])], pad_id=pad_id)
+            moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+            batch = as_batch(moved)
+            rows = dual.rows(batch)
+            with dual.within(rows):
+                if trained:
+                    total += float(dual(batch, rows))
+                else:
+                    with dual.adapted.disable_adapter():
+                        total += float(dual(batch, rows))
+        out[key] = round(total / max(1, settings.heldout), 4)
+    return out
+
+
+class _Shown:
+    """Draws the curve now and then while a stage runs."""
+
+    def __init__(self, path: Path, settings: DualSettings, curves: list[LossCurve]) -> None:
+        self.curves = curves
+        self._path = path
+        self._settings = settings
+        self._last = time.monotonic()
+
+    def when_due(self) -> None:
+        """Draws if half a minute has passed."""
+        if time.monotonic() - self._last >= _PLOT_EVERY_S:
+            self._last = time.monotonic()
+            plot(_named(self._settings, self.curves), self._path)
+
+
+def _dual(model: Any, settings: DualSettings) -> DualModel:
+    peft_model = adapted(model, rank=settings.adapters.rank, alpha=settings.adapters.alpha)
+    for config in peft_model.peft_config.values():
+        config.base_model_name_or_path = settings.base.name
+    if settings.base.device == "cpu":
+        fuse(peft_model)
+    if settings.batch.checkpointing:
+        peft_model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    return DualModel(peft_model, crayon_for(peft_model, settings.crayon))
+
+
+def _claim(out: Path, settings: DualSettings, resume: bool) -> None:
+    path = out / _SETTINGS
+    told = json.loads(json.dumps(asdict(settings)))
+    if path.is_file():
+        if not resume:
+            raise TrainingRefused(f"{out} holds a run already: resume it, or choose another folder")
+        if json.loads(path.read_text(encoding="utf-8")) != told:
+            raise TrainingRefused(f"the run in {out} has other settings: it cannot be resumed with these")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _named(settings: DualSettings, curves: Sequence[LossCurve]) -> list[tuple[str, Any]]:
+    return [(s.kind, c.steps) for s, c in zip(settings.stages, curves, strict=False)]
+
+
+def _last(curve: LossCurve, window: int = 20) -> float:
+    """Mean loss of the last steps."""
+    losses = [one.loss for one in curve.steps[-window:]]
+    return round(sum(losses) / max(1, len(losses)), 4)

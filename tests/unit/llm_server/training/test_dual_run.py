@@ -1,0 +1,266 @@
+"""Stages train what they say, a killed run goes on as if it had not been, and what is written can be served."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from llm_server.adapter_files import read_adapters
+from llm_server.models.crayon_files import load_crayon
+from llm_server.tiny_model import tiny_model, tiny_tokenizer
+from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
+from llm_server.training.dual_run import CARD, Sources, improved, train_dual
+from llm_server.training.dual_settings import (
+    TINY,
+    BatchSettings,
+    CrayonSettings,
+    DualSettings,
+    StageSettings,
+    TrainingRefused,
+    Views,
+)
+from llm_server.training.dual_trainer import WHOLE, collate_inputs, last_checkpoint
+from llm_server.training.examples import SceneExamples
+from llm_server.training.loss_curve import LossCurve, Step, data_sha256, plot
+from llm_server.training.packed_attention import register
+from llm_server.training.recipe import adapted
+from llm_server.training.scenes import Scene
+from llm_server.training.vocabulary import STUFF, THINGS
+
+LABELS = {name: [number] for number, name in enumerate(THINGS + STUFF)}
+QUICK = replace(
+    TINY,
+    crayon=CrayonSettings(rows=2, columns=3, width=8, rank=2, alpha=2.0),
+    batch=BatchSettings(questions=2, max_tokens=300),
+    stages=(StageSettings("cpt", 5, 1e-2, 1e-3, 1), StageSettings("cit", 7, 1e-2, 1e-3, 1)),
+    save_steps=3,
+    heldout=2,
+)
+
+
+def words(scene: Scene) -> str:
+    return f"{len(scene.objects)} objects."
+
+
+def sources(settings: DualSettings) -> Sources:
+    return Sources(*(SceneExamples(settings, split, words, LABELS) for split in ("train", "heldout")))
+
+
+def base() -> Any:
+    model = tiny_model(320).requires_grad_(False)
+    model.set_attn_implementation(register())
+    return model
+
+
+def run(out: Path, settings: DualSettings = QUICK, **more: Any) -> dict[str, Any]:
+    return train_dual(settings, base(), tiny_tokenizer(), sources(settings), pad_id=0, out=out, **more)
+
+
+def lines(out: Path) -> list[str]:
+    return [
+        line for path in sorted(out.glob("stages/*/losses.jsonl")) for line in path.read_text().splitlines()
+    ]
+
+
+def dual_model(settings: DualSettings = QUICK) -> DualModel:
+    torch.manual_seed(0)
+    model = adapted(base(), rank=4, alpha=8)
+    return DualModel(model, crayon_for(model, settings.crayon))
+
+
+class Cut(TrainerCallback):
+    """Ends the run at a step, as a kill would: nothing is saved."""
+
+    def __init__(self, at: int, stage_steps: int) -> None:
+        self._at, self._steps = at, stage_steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.max_steps == self._steps and state.global_step == self._at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("whole")
+    return out, run(out)
+
+
+@pytest.mark.parametrize(("at", "steps"), [(4, 5), (2, 7), (5, 7)])
+def test_a_run_that_was_cut_goes_on_with_the_same_losses_and_weights(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, at: int, steps: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, callbacks=[Cut(at, steps)])
+    # As a kill in the middle of a save would leave it: a folder that is not whole.
+    stage = sorted(tmp_path.glob("stages/*"))[-1]
+    (stage / "checkpoint-99").mkdir()
+    (stage / "checkpoint-99" / TENSORS).write_bytes(b"half")
+    card = run(tmp_path, resume=True)
+    assert lines(tmp_path) == lines(whole[0])
+    assert len(lines(tmp_path)) == 12
+    assert card["data_sha256"] == whole[1]["data_sha256"]
+    assert card["heldout_loss"] == whole[1]["heldout_loss"]
+    for name in (
+        "object/adapter_model.safetensors",
+        "vl/adapter_model.safetensors",
+        "crayon/crayon_model.safetensors",
+    ):
+        assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+def test_what_is_written_is_what_the_server_reads(whole: tuple[Path, dict[str, Any]]) -> None:
+    out, card = whole
+    assert [a.name for a in read_adapters(out, base="tiny-llama")] == ["object", "vl"]
+    assert load_crayon(out / "crayon", base="tiny-llama").shape.tokens == 6
+    assert json.loads((out / CARD).read_text()) == json.loads(json.dumps(card))
+    assert card["settings"]["seed"] == 0
+    assert card["steps"] == 12
+    assert set(card["heldout_loss"]["base"]) == {"map", "object", "vl"}
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG") == card["plot"]
+
+
+def test_a_folder_with_a_run_is_not_written_over(whole: tuple[Path, dict[str, Any]]) -> None:
+    with pytest.raises(TrainingRefused, match="holds a run"):
+        run(whole[0])
+    with pytest.raises(TrainingRefused, match="other settings"):
+        run(whole[0], replace(QUICK, seed=9), resume=True)
+    with pytest.raises(TrainingRefused, match="no gradients"):
+        run(whole[0], replace(QUICK, base=replace(QUICK.base, precision="nf4")))
+
+
+class Watch(TrainerCallback):
+    """Notes which tensors each step moved."""
+
+    def __init__(self) -> None:
+        self.moved: list[tuple[int, set[str]]] = []
+        self._before: dict[str, torch.Tensor] = {}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self._before = {name: value.clone() for name, value in model.trained_tensors().items()}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        now = model.trained_tensors()
+        names = {name for name, value in now.items() if not torch.equal(value, self._before[name])}
+        parts = {"crayon" if name.startswith("crayon.") else name.rsplit(".", 2)[1] for name in names}
+        self.moved.append((state.max_steps, parts))
+
+
+def test_each_stage_moves_its_parts_only(tmp_path: Path) -> None:
+    watch = Watch()
+    # Every example has a map: one without leaves the crayon prompt as it is.
+    run(tmp_path, replace(QUICK, views=Views(both=0.5, map_only=0.5, text_only=0.0)), callbacks=[watch])
+    tasks = [json.loads(line)["task"] for line in lines(tmp_path)]
+    assert {"object", "vl"} == set(tasks[5:])
+    for number, ((steps, parts), task) in enumerate(zip(watch.moved, tasks, strict=True)):
+        # The first step of a stage warms up with a rate of zero.
+        expected = {"crayon"} if steps == 5 else {"crayon", task}
+        assert parts == (set() if number in (0, 5) else expected)
+
+
+def test_the_crayon_prompt_can_be_frozen_in_the_second_stage(tmp_path: Path) -> None:
+    frozen = replace(QUICK, stages=(replace(QUICK.stages[1], steps=3, trains_crayon=False),))
+    watch = Watch()
+    card = run(tmp_path, frozen, callbacks=[watch])
+    tasks = [json.loads(line)["task"] for line in lines(tmp_path)]
+    assert [parts for _, parts in watch.moved] == [set(), *({task} for task in tasks[1:])]
+    assert set(card["heldout_loss"]["base"]) == {"object", "vl"}
+
+
+def test_accumulated_checkpointed_and_bucketed_steps_train_as_plain_ones(tmp_path: Path) -> None:
+    batch = BatchSettings(sequences=2, accumulation=2, questions=1, max_tokens=300, bucket_steps=3)
+    stages = (StageSettings("cit", 3, 1e-2, 1e-3, 1),)
+    plain = replace(QUICK, batch=batch, stages=stages)
+    thrifty = replace(plain, batch=replace(batch, checkpointing=True))
+    run(tmp_path / "plain", plain)
+    run(tmp_path / "thrifty", thrifty)
+    one, other = ([json.loads(line) for line in lines(tmp_path / name)] for name in ("plain", "thrifty"))
+    assert len(one) == 3
+    for step, same in zip(one, other, strict=True):
+        assert (step["task"], step["data"]) == (same["task"], same["data"])
+        assert step["loss"] == pytest.approx(same["loss"], rel=1e-4)
+
+
+def test_a_killed_process_goes_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    here = Path(__file__)
+    code = f"""
+import importlib.util, os, signal, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("cut", {str(here)!r})
+module = importlib.util.module_from_spec(spec)
+sys.modules["cut"] = module
+spec.loader.exec_module(module)
+def killed(number, kind, step, steps, loss):
+    if kind == "cit" and step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+module.run(Path({str(tmp_path)!r}), step_done=killed)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        timeout=300,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(here.parents[4]),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        },
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    assert len(lines(tmp_path)) == 10
+    run(tmp_path, resume=True)
+    assert lines(tmp_path) == lines(whole[0])
+
+
+def test_tensors_of_another_model_are_not_restored(tmp_path: Path) -> None:
+    dual = dual_model()
+    dual.save(tmp_path)
+    with torch.no_grad():
+        dual.crayon.semantic.weight.add_(1.0)
+        changed = dual.crayon.semantic.weight.clone()
+    dual.restore(tmp_path)
+    torch.testing.assert_close(dual.crayon.semantic.weight, changed - 1.0)
+    other = dual_model(replace(QUICK, crayon=replace(QUICK.crayon, width=4)))
+    with pytest.raises(ValueError, match="another model"):
+        other.restore(tmp_path)
+
+
+def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / WHOLE).touch()
+    (tmp_path / "checkpoint-11").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    with pytest.raises(ValueError, match="one at a time"):
+        collate_inputs([("vl", []), ("vl", [])], pad_id=0)
+
+
+def test_a_curve_keeps_the_steps_it_is_told_to_and_no_others(tmp_path: Path) -> None:
+    curve = LossCurve(tmp_path / "losses.jsonl")
+    curve.begin(0)
+    for number in range(1, 5):
+        curve.add(Step(number, "vl", 1.0 / number, f"{number}"))
+    again = LossCurve(tmp_path / "losses.jsonl")
+    again.begin(2)
+    assert again.steps == curve.steps[:2]
+    assert data_sha256(again.steps) != data_sha256(curve.steps)
+    assert len((tmp_path / "losses.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(ValueError, match="first 3"):
+        again.begin(3)
+    assert plot([("cpt", curve.steps), ("cit", curve.steps)], tmp_path / "loss.png")
+
+
+def test_better_means_every_loss_fell() -> None:
+    before = {"map": 2.0, "object": 2.0, "vl": 2.0}
+    assert improved({"base": before, "trained": {"map": 1.0, "object": 1.7, "vl": 0.1}})
+    assert not improved({"base": before, "trained": {"map": 1.0, "object": 1.9, "vl": 0.1}})
