@@ -36,7 +36,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(parity.app, name="parity")
 app.add_typer(engines.app, name="engines")
 app.add_typer(evaluate.app, name="evaluate")
-app.command("train")(train.train)
+app.add_typer(train.app, name="train")
 
 
 def main() -> None:

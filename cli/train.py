@@ -1,21 +1,45 @@
-"""`polysight train`: the adapters `object` and `vl`, trained from generated scenes by the first recipe."""
+"""`polysight train`: the adapters `object` and `vl`, trained from generated scenes by the first recipe.
+
+`polysight train --out DIR` is `polysight train scenes --out DIR`; `polysight train dual` is in `cli.train_dual`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
+
+from cli.train_dual import dual
 
 SMOKE_STEPS = 8
 SMOKE_SCENES = 10
 EVALUATION_SEED = 12345
 
 
+class _ScenesByDefault(TyperGroup):
+    """Without the name of a command it is ``scenes``: `polysight train --out DIR` is older than the others."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts ``scenes`` in front of options."""
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["scenes", *args])
+
+
+app = typer.Typer(
+    cls=_ScenesByDefault,
+    help="Train the language model's adapters; without a command: scenes.",
+    no_args_is_help=False,
+)
+app.command("dual")(dual)
+
+
+@app.command("scenes")
 def train(
     out: Annotated[Path, typer.Option(help="Folder for object/, vl/ and recipe.json.")],
     seed: Annotated[int, typer.Option(help="Of scenes, questions and initial weights.")] = 0,
