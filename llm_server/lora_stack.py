@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llm_server.projection import packable, packed
+
 
 @dataclass(frozen=True, slots=True)
 class LowRankPair:
@@ -40,6 +42,7 @@ class LoraStack:
         self._ranks = 0
         self.a: Tensor | None = None
         self.b: Tensor | None = None
+        self._packed: tuple[Tensor, Tensor] | None = None
 
     @property
     def layers(self) -> int:
@@ -67,17 +70,24 @@ class LoraStack:
         a = self.a.view(self.layers, -1, self._width)[:, stay]
         b = self.b.view(self.layers, len(stay) + rank, -1)[:, stay]
         if not stay or not a.any():
-            self.a = self.b = None
+            self.a = self.b = self._packed = None
         else:
             self._keep(a, b)
 
     def add_to(self, out: Tensor, x: Tensor, factors: Tensor | None) -> Tensor:
-        """Add to ``out`` (N, sum of outs), in place, what the adapters make of ``x`` (N, in).
+        """``out`` (N, sum of outs) with what the adapters make of ``x`` (N, in) added; ``out`` itself may be changed.
 
         ``factors`` (N, layers * ranks); None: all are 1.
         """
         if self.a is None or self.b is None:
             return out
+        if self._packed is not None:
+            a, b = self._packed
+            low: Tensor = torch.ops.mkldnn._linear_pointwise(x, a, None, "none", [], "")
+            if factors is not None:
+                low.mul_(factors)
+            summed: Tensor = torch.ops.mkldnn._linear_pointwise.binary(low, out, b, None, "add")
+            return summed
         low = torch.nn.functional.linear(x, self.a)
         if factors is not None:
             low.mul_(factors)
@@ -99,3 +109,5 @@ class LoraStack:
         self._ranks = a.shape[1]
         self.a = a.reshape(-1, a.shape[2]).contiguous()
         self.b = b.reshape(-1, b.shape[2]).contiguous()
+        if packable(self.a):
+            self._packed = packed(self.a), packed(self.b.t())

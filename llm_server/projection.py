@@ -42,7 +42,7 @@ class PackedProjection:
     """The same in oneDNN's own layout. The modules' weights are freed: the base cannot be called any more."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
-        self._weight = _reorder(torch.cat([weight.detach() for weight in weights]))
+        self._weight = packed(torch.cat([weight.detach() for weight in weights]))
 
     def __call__(self, x: Tensor) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
@@ -71,10 +71,10 @@ def projection(modules: Sequence[Any], *, pack: bool) -> Projection:
         return SeparateProjection(modules)
     if not (pack and packable(modules[0].weight)):
         return DenseProjection(modules)
-    packed = PackedProjection([module.weight for module in modules])
+    product = PackedProjection([module.weight for module in modules])
     for module in modules:
         module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
-    return packed
+    return product
 
 
 def packable(weight: Tensor) -> bool:
@@ -87,6 +87,7 @@ def packable(weight: Tensor) -> bool:
     )
 
 
-def _reorder(weight: Tensor) -> Tensor:
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    return packed
+def packed(weight: Tensor) -> Tensor:
+    """A copy of ``weight`` (out, in) in oneDNN's own layout, good for its products alone."""
+    copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    return copy
