@@ -53,13 +53,14 @@ def _not_in(banned: frozenset[Any]) -> Test:
     return lambda value: value not in banned
 
 
-def _nanos(duration: Any) -> int:
-    return int(duration.seconds) * 10**9 + int(duration.nanos)
+def _micros(duration: Any) -> int:
+    """What protovalidate reckons in: what is finer is cut off."""
+    return int(duration.seconds) * 10**6 + int(duration.nanos / 1000)
 
 
 def _of_duration(make: Callable[[Any], Test], rule: Any) -> Test:
-    test = make(_nanos(rule))
-    return lambda value: test(_nanos(value))
+    test = make(_micros(rule))
+    return lambda value: test(_micros(value))
 
 
 _NUMBER: Final[Mapping[str, Callable[[Any], Test]]] = {
@@ -278,7 +279,7 @@ def _turned_around(rules: Mapping[str, Any]) -> bool:
     if low is None or high is None:
         return False
     if isinstance(low, Message):
-        low, high = _nanos(low), _nanos(high)
+        low, high = _micros(low), _micros(high)
     return bool(low >= high)
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from llm_server.evaluation.harness.example import Record
 from llm_server.evaluation.harness.svg_charts import bars, cumulative
 from llm_server.evaluation.harness.tables import Cell
+from serving.errors import PolysightError
+from serving.image import decode_image
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#111827}
@@ -100,9 +102,8 @@ def _picture(case: Case) -> str:
     if case.image is None:
         return "<div>(the picture cannot be read)</div>"
     try:
-        with Image.open(io.BytesIO(case.image)) as opened:
-            small = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError):
+        small = Image.fromarray(decode_image(case.image))
+    except PolysightError:
         return "<div>(the picture cannot be read)</div>"
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()

@@ -105,6 +105,16 @@ def test_the_screen_and_protovalidate_agree(message: Message) -> None:
         assert violations or repeated_enum_with_unknown_item(message)
 
 
+@pytest.mark.parametrize(
+    ("nanos", "good"), [(1, False), (999, False), (1000, True), (1001, True), (10**6, True)]
+)
+def test_a_budget_is_reckoned_in_whole_microseconds(nanos: int, good: bool) -> None:
+    request = polysight_pb2.PerceiveRequest()
+    request.options.budget.nanos = nanos
+    assert (RULES.screen(request) is None) is good
+    assert (not REFEREE.collect_violations(request)) is good
+
+
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.DESCRIPTOR.name)
 def test_every_request_of_the_contract_is_screened_without_the_referee(kind: type[Message]) -> None:
     doubt = RULES.screen(kind())
