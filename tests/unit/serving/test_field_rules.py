@@ -110,6 +110,7 @@ def test_the_screen_and_protovalidate_agree(message: Message) -> None:
 )
 def test_a_budget_is_reckoned_in_whole_microseconds(nanos: int, good: bool) -> None:
     request = polysight_pb2.PerceiveRequest()
+    request.image.SetInParent()
     request.options.budget.nanos = nanos
     assert (RULES.screen(request) is None) is good
     assert (not REFEREE.collect_violations(request)) is good
