@@ -23,6 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 HOST = "127.0.0.1"
 
+# glibc keeps what is freed for a process that may want it again: tens of megabytes after a batch of large pictures.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20)}
+
 # Asking takes both sides some milliseconds, which a starting process needs for itself.
 _POLL_S = 0.3
 
@@ -170,6 +173,7 @@ class Mesh:
             **os.environ,
             # Spinning OpenMP threads of six processes on shared cores starve one another.
             "OMP_WAIT_POLICY": "PASSIVE",
+            **_MALLOC,
             f"{spec.env_prefix}HOST": HOST,
             f"{spec.env_prefix}PORT": str(port),
             f"{spec.env_prefix}METRICS_PORT": str(port + 1000 if self._metrics else 0),
