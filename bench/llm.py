@@ -149,11 +149,10 @@ def in_turns(
     for one in contenders:
         extra = one.ask({"extra": True})
         one.close()
-        if one.error or extra is None:
-            told[one.name] = {"error": one.error}
-            continue
         figures = {str(level): together(answers) for level, answers in heard[one.name].items()}
-        told[one.name] = {"streams": figures, **(loaded[one.name] or {}), **extra}
+        # Who failed in a later round keeps what was measured before, and says what happened.
+        failed = {"error": one.error} if one.error else {}
+        told[one.name] = {"streams": figures, **(loaded[one.name] or {}), **(extra or {}), **failed}
     return told
 
 
@@ -205,9 +204,9 @@ def summary(told: dict[str, dict[str, Any]], levels: list[int]) -> dict[str, Any
     streams: dict[str, dict[str, Any]] = {}
     for level in levels:
         streams[str(level)] = {
-            name: figures["streams"].get(str(level), figures["streams"].get("1"))
+            name: figures["streams"]["1" if name in ONE_AT_A_TIME else str(level)]
             for name, figures in told.items()
-            if "error" not in figures
+            if ("1" if name in ONE_AT_A_TIME else str(level)) in figures["streams"]
         }
     ours = told.get("polysight", {})
     second, steps = ours.get("second_question", {}), ours.get("adapter_steps", {})
@@ -224,12 +223,11 @@ def summary(told: dict[str, dict[str, Any]], levels: list[int]) -> dict[str, Any
         "second_question": second,
         "adapter_steps": steps,
         "memory_mb": {
-            name: {"loaded": figures["loaded_mb"], "peak": figures["peak_mb"]}
+            name: {"loaded": figures.get("loaded_mb"), "peak": figures.get("peak_mb")}
             for name, figures in told.items()
-            if "error" not in figures
         },
         "load_average": os.getloadavg(),
-        "not_run": {name: figures["error"] for name, figures in told.items() if "error" in figures},
+        "failed": {name: figures["error"] for name, figures in told.items() if "error" in figures},
     }
 
 

@@ -87,7 +87,8 @@ def _polygons(told: Any, height: int, width: int, rows: int, columns: int) -> Gr
     if not isinstance(told, Sequence) or isinstance(told, str) or not told:
         raise MaskError("a region without polygons")
     # Drawn some times as fine as the grid, then sampled: as good as drawing the picture, and never larger than this.
-    fine = 8
+    # An odd number, so that the middle of a cell is the middle of a drawn pixel.
+    fine = 9
     canvas = Image.new("1", (columns * fine, rows * fine))
     draw = ImageDraw.Draw(canvas)
     for polygon in told:

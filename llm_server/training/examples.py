@@ -79,12 +79,16 @@ class SceneExamples:
     def draw(self, stage: StageKind, task: Task, number: int) -> Example:
         """See :class:`Examples`."""
         settings = self._settings
-        rng = random.Random(f"polysight-dual/{self._split}/{settings.seed}/{stage}/{task}/{number}")
+        name = f"{self._split}/{settings.seed}/{stage}/{task}/{number}"
+        rng, noise_rng = (
+            random.Random(f"polysight-dual/{name}"),
+            random.Random(f"polysight-dual-noise/{name}"),
+        )
         view = "map_only" if stage == "cpt" else _view(rng, settings.views)
         for _ in range(_TRIES):
             scene = make_scene(rng)
-            if rng.random() < settings.noisy_share:
-                scene = noisy(scene, settings.noise, rng)
+            if noise_rng.random() < settings.noisy_share:
+                scene = noisy(scene, settings.noise, noise_rng)
             grid = painted(scene, settings.crayon.rows, settings.crayon.columns)
             if view == "map_only":
                 scene, grid = as_painted(scene, grid)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.train import app
-from cli.train_dual import category_labels, object_words, scene_labels
+from cli.train_dual import SMOKE_STEPS, category_labels, object_words, scene_labels
 from llm_server.training.coco_pictures import NumberedObject
 from llm_server.training.vocabulary import STUFF, THINGS
 
@@ -68,3 +68,40 @@ def test_a_four_bit_base_on_a_cpu_and_conversations_without_annotations_are_refu
     alone = run("dual", "--smoke", "--conversations", told)
     assert alone.exit_code == 2
     assert "--coco" in alone.output
+
+
+def annotated(folder: Path) -> tuple[Path, Path]:
+    """Four pictures of one horse, a malformed object; a conversation about one of them, one about none."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": 40, "width": 60} for n in range(4)]
+    left = {"category_id": 19, "bbox": [0, 0, 30, 40], "segmentation": [[0, 0, 30, 0, 30, 40, 0, 40]]}
+    objects = [{**left, "image_id": n} for n in range(4)] + [{**left, "image_id": 0, "bbox": "wide"}]
+    coco, told = folder / "coco.json", folder / "told.json"
+    categories = [{"id": 19, "name": "horse"}]
+    coco.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A horse."}]
+    records = [{"image": f"train/{name}.jpg", "conversations": turns} for name in ("2", "9")]
+    told.write_text(json.dumps(records))
+    return coco, told
+
+
+def test_a_smoke_run_on_all_sources_improves_and_reports_what_it_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SMOKE_STEPS, "tiny", (12, 30))
+    coco, told = annotated(tmp_path)
+    done = run(
+        "dual", "--smoke", "--coco", coco, "--conversations", told, "--out", tmp_path / "out", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    card = json.loads(done.stdout.splitlines()[-1])
+    assert card["improved"]
+    assert card["skipped"] == {"object without a box": 1, "picture not annotated": 1}
+    assert (tmp_path / "out" / "crayon" / "crayon_config.json").is_file()
+    again = run("dual", "--smoke", "--coco", coco, "--out", tmp_path / "out")
+    assert again.exit_code == 2
+    assert "resume" in again.output
+
+
+def test_a_smoke_run_that_learns_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SMOKE_STEPS, "tiny", (1, 1))
+    assert run("dual", "--smoke").exit_code == 1
