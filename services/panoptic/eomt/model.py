@@ -48,7 +48,7 @@ class Raw:
 
 
 class EomtModel:
-    """A graph as `services.panoptic.export.export_eomt` writes it, behind an engine.
+    """A graph as `services.panoptic.eomt.export` writes it, behind an engine.
 
     `fuse`: label ids all of whose segments become one. Raises ValueError when the graph does not fit.
     """
