@@ -96,8 +96,16 @@ class SamplingParameters(_message.Message):
     beams: int
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., max_new_tokens: _Optional[int] = ..., min_p: _Optional[float] = ..., beams: _Optional[int] = ...) -> None: ...
 
+class OutputConstraint(_message.Message):
+    __slots__ = ("json_schema", "regex")
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
+    json_schema: str
+    regex: str
+    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...
+
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed", "priority", "logprobs")
+    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed", "priority", "logprobs", "constraint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +117,7 @@ class GenerateRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     model: str
     adapters: AdapterSet
     turns: _containers.RepeatedCompositeFieldContainer[Turn]
@@ -120,7 +129,8 @@ class GenerateRequest(_message.Message):
     seed: int
     priority: int
     logprobs: int
-    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., logprobs: _Optional[int] = ...) -> None: ...
+    constraint: OutputConstraint
+    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., logprobs: _Optional[int] = ..., constraint: _Optional[_Union[OutputConstraint, _Mapping]] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("id", "logprob")
