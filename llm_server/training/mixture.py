@@ -36,20 +36,30 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Sample:
-    """One step's worth: a scene, the task drawn for it, questions of that task."""
+    """A scene, the task drawn for it, questions of that task."""
 
     task: Task
     scene: Scene
     questions: tuple[Question, ...]
 
 
-def samples(seed: int, mixture: Mixture, *, questions: int, start: int = 0) -> Iterator[Sample]:
-    """The endless training stream of one seed from scene number ``start`` on, ``questions`` a scene at most."""
+def samples(
+    seed: int, mixture: Mixture, *, questions: int, start: int = 0, together: int = 1
+) -> Iterator[Sample]:
+    """The endless training stream of one seed from scene number ``start`` on, ``questions`` a scene at most.
+
+    A task is drawn for ``together`` samples at a time: those of one step.
+    """
     families = {task: tuple(_mixed(family, mixture) for family in FAMILIES[task]) for task in TASKS}
+    task: Task = "object"
+    given = 0
     for rng, scene in scene_stream("train", seed, start):
-        task: Task = "vl" if rng.random() < mixture.vl_share else "object"
+        roll = rng.random()
+        if given % together == 0:
+            task = "vl" if roll < mixture.vl_share else "object"
         drawn = draw_questions(rng, scene, families[task], questions)
         if drawn:
+            given += 1
             yield Sample(task, scene, tuple(typed_carelessly(rng, question) for question in drawn))
 
 

@@ -27,6 +27,7 @@ from llm_server.base_checkpoint import NAME as BASE
 from llm_server.prompts.chatml import SYSTEM
 from llm_server.training import cards
 from llm_server.training.fused_lora import fuse, unfuse
+from llm_server.training.lean_layers import lean, unlean
 from llm_server.training.mixture import Mixture, Sample, samples
 from llm_server.training.packed_attention import register
 from llm_server.training.question import TASKS
@@ -38,7 +39,7 @@ RECIPE: Final = "scenes-1"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with its own schedule: ``steps`` scenes from number ``start`` of the stream on."""
+    """A stretch of training with its own schedule, on the stream from scene number ``start`` on."""
 
     steps: int
     learning_rate: float
@@ -60,20 +61,21 @@ class Recipe:
     alpha: int = 32
     questions: int = 12
     max_tokens: int = 900
+    scenes_per_step: int = 2
     stages: tuple[Stage, ...] = (
-        Stage(steps=600, learning_rate=8e-4, warmup=30, start=0, mixture=Mixture()),
-        Stage(steps=240, learning_rate=4e-4, warmup=10, start=1000, mixture=Mixture(vl_share=0.85)),
+        Stage(steps=330, learning_rate=1e-3, warmup=20, start=0, mixture=Mixture()),
+        Stage(steps=130, learning_rate=6e-4, warmup=8, start=1000, mixture=Mixture(vl_share=0.85)),
         Stage(
-            steps=260,
-            learning_rate=5e-4,
-            warmup=10,
+            steps=150,
+            learning_rate=6e-4,
+            warmup=8,
             start=2000,
             mixture=Mixture(vl_share=0.9, backwards=5.0),
         ),
         Stage(
-            steps=240,
-            learning_rate=4e-4,
-            warmup=10,
+            steps=130,
+            learning_rate=5e-4,
+            warmup=8,
             start=3000,
             mixture=Mixture(vl_share=0.65, backwards=2.5, absent_share=0.3),
         ),
@@ -148,8 +150,14 @@ class DataHash:
 
 def stage_samples(recipe: Recipe, stage: Stage) -> Iterator[Sample]:
     """What one stage trains on."""
-    stream = samples(recipe.seed, stage.mixture, questions=recipe.questions, start=stage.start)
-    return islice(stream, stage.steps)
+    stream = samples(
+        recipe.seed,
+        stage.mixture,
+        questions=recipe.questions,
+        start=stage.start,
+        together=recipe.scenes_per_step,
+    )
+    return islice(stream, stage.steps * recipe.scenes_per_step)
 
 
 def train(
@@ -184,13 +192,19 @@ def train(
         else adapted(base, rank=recipe.rank, alpha=recipe.alpha)
     )
     fuse(model)
+    lean(model)
     data = DataHash(verbalize)
-    curves = []
+    curves, hashes = [], []
     for stage in recipe.stages:
+        own = DataHash(verbalize)
         progress = run_training(
             model,
             PackedScenes(
-                data.through(stage_samples(recipe, stage)), tokenizer, verbalize, max_tokens=recipe.max_tokens
+                own.through(data.through(stage_samples(recipe, stage))),
+                tokenizer,
+                verbalize,
+                max_tokens=recipe.max_tokens,
+                together=recipe.scenes_per_step,
             ),
             folder=out,
             pad_id=tokenizer.eos_token_id,
@@ -201,12 +215,15 @@ def train(
             save_every_s=save_every_s,
         )
         curves.append(progress.curve)
+        hashes.append(own.sha256)
+    unlean(model)
     unfuse(model)
     save_adapters(model, out)
     card = run_card(
         recipe,
         data,
         curves=curves,
+        stage_hashes=hashes,
         seconds=time.monotonic() - began,
         processor_seconds=time.process_time() - computed,
         resumed=resume is not None,
@@ -220,11 +237,12 @@ def run_card(
     data: DataHash,
     *,
     curves: list[Any],
+    stage_hashes: list[str],
     seconds: float,
     processor_seconds: float,
     resumed: bool,
 ) -> dict[str, Any]:
-    """What was done, as plain values; ``curves`` has the loss curve of each stage."""
+    """What was done, as plain values; ``curves`` has the loss curve of each stage, ``stage_hashes`` its data's."""
     return {
         "recipe": RECIPE,
         **asdict(recipe),
@@ -234,6 +252,7 @@ def run_card(
         "trained_on": "nf4 (double quantisation), dequantised to bfloat16",
         "system": SYSTEM,
         "data_sha256": data.sha256,
+        "stage_data_sha256": stage_hashes,
         "samples": data.samples,
         "answers": data.answers,
         "versions": {

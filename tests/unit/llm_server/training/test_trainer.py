@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from llm_server.base_checkpoint import NAME
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training import cards
 from llm_server.training.mixture import Mixture, samples
+from llm_server.training.packing import collate
 from llm_server.training.question import Question
 from llm_server.training.recipe import (
     DataHash,
@@ -28,7 +30,14 @@ from llm_server.training.recipe import (
     stage_samples,
 )
 from llm_server.training.scenes import Scene
-from llm_server.training.trainer import PackedScenes, Progress, run_training, save_adapters
+from llm_server.training.trainer import (
+    PackedScenes,
+    Progress,
+    answer_loss,
+    only_trains,
+    run_training,
+    save_adapters,
+)
 
 
 def words(scene: Scene) -> str:
@@ -36,16 +45,18 @@ def words(scene: Scene) -> str:
 
 
 def run(
-    folder: Path, *, steps: int, task_share: float = 0.5, seed: int = 4
+    folder: Path, *, steps: int, task_share: float = 0.5, seed: int = 4, together: int = 1
 ) -> tuple[Any, Progress, DataHash]:
     tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
     model = adapted(tiny_model(320), rank=4, alpha=8)
     data = DataHash(words)
-    stream = data.through(islice(samples(seed, Mixture(vl_share=task_share), questions=2), steps))
+    stream = data.through(
+        islice(samples(seed, Mixture(vl_share=task_share), questions=2, together=together), steps * together)
+    )
     progress = run_training(
         model,
-        PackedScenes(stream, tokenizer, words, max_tokens=400),
+        PackedScenes(stream, tokenizer, words, max_tokens=400, together=together),
         folder=folder,
         pad_id=0,
         steps=steps,
@@ -68,15 +79,15 @@ def test_a_step_of_one_task_moves_that_adapter_only(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_trains_the_same_adapters_and_hashes_the_same_data(tmp_path: Path) -> None:
-    first, progress, data = run(tmp_path / "a", steps=8)
-    again, _, same_data = run(tmp_path / "b", steps=8)
-    other, _, other_data = run(tmp_path / "c", steps=8, seed=5)
+    first, progress, data = run(tmp_path / "a", steps=8, together=2)
+    again, _, same_data = run(tmp_path / "b", steps=8, together=2)
+    other, _, other_data = run(tmp_path / "c", steps=8, seed=5, together=2)
     assert changed_adapters(first) == {"object", "vl"}
     weights, repeated = ({n: p for n, p in m.named_parameters() if "lora_" in n} for m in (first, again))
     assert all(torch.equal(weights[name], repeated[name]) for name in weights)
     assert any(not torch.equal(weights[n], p) for n, p in other.named_parameters() if "lora_" in n)
     assert data.sha256 == same_data.sha256 != other_data.sha256
-    assert data.samples == 8
+    assert data.samples == 16
     assert json.loads((tmp_path / "a" / "progress.json").read_text())["step"] == 8
     assert progress.curve == [] or progress.curve[-1]["loss"] > 0
 
@@ -113,7 +124,13 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
         list(data.through(stage_samples(recipe, stage)))
     kinds = ("count", "existence", "relation", "text")
     card = run_card(
-        recipe, data, curves=[[], [], [], []], seconds=120.0, processor_seconds=200.0, resumed=False
+        recipe,
+        data,
+        curves=[[], [], [], []],
+        stage_hashes=["0"] * 4,
+        seconds=120.0,
+        processor_seconds=200.0,
+        resumed=False,
     )
     card["scores"] = {"n": 5, "seed": 1, **dict.fromkeys(kinds, 0.5), "base": dict.fromkeys(kinds, 0.25)}
     cards.write(card, tmp_path)
@@ -127,7 +144,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
 def test_a_shorter_run_keeps_the_proportions_of_its_stages() -> None:
     whole = Recipe()
     assert scaled(whole, whole.steps).stages == whole.stages
-    assert [stage.steps for stage in scaled(whole, 134).stages] == [60, 24, 26, 24]
+    assert [stage.steps for stage in scaled(whole, 74).stages] == [33, 13, 15, 13]
     assert [stage.steps for stage in scaled(whole, 1).stages] == [1]
     assert scaled(whole, 1).steps == 1
 
@@ -137,7 +154,41 @@ def test_stages_of_the_recipe_do_not_share_scenes() -> None:
     first, second = (list(stage_samples(recipe, stage)) for stage in recipe.stages)
     assert {s.scene for s in first}.isdisjoint({s.scene for s in second})
     shipped = Recipe().stages
-    assert all(a.start + a.steps < b.start for a, b in pairwise(shipped))
+    assert all(a.start + a.steps * Recipe().scenes_per_step < b.start for a, b in pairwise(shipped))
+
+
+def test_scenes_of_a_step_have_one_task_and_like_lengths_and_none_is_lost() -> None:
+    stream = list(islice(samples(9, Mixture(), questions=6, together=2), 40))
+    apart = [a.task == b.task for a, b in zip(stream[::2], stream[1::2], strict=True)]
+    assert all(apart)
+    packed = PackedScenes(iter(stream), tiny_tokenizer(), words, max_tokens=900, together=2)
+    rows = list(packed)
+    plain = list(PackedScenes(iter(stream), tiny_tokenizer(), words, max_tokens=900))
+    assert [task for task, _ in rows] == [task for task, _ in plain]
+    assert sorted(row.ids for _, row in rows) == sorted(row.ids for _, row in plain)
+
+    def unlike(pairs: list[Any]) -> int:
+        return sum(abs(len(a[1]) - len(b[1])) for a, b in zip(pairs[::2], pairs[1::2], strict=True))
+
+    assert unlike(rows) < 0.6 * unlike(plain)
+
+
+def test_two_scenes_side_by_side_learn_what_they_learn_one_after_another() -> None:
+    model = adapted(tiny_model(320), rank=4, alpha=8)
+    only_trains(model, "vl")
+    tokenizer = tiny_tokenizer()
+    stream = islice(samples(3, Mixture(vl_share=1.0), questions=3), 2)
+    rows = [collate([row], pad_id=0) for _, row in PackedScenes(stream, tokenizer, words, max_tokens=400)]
+    for row in rows:
+        (answer_loss(model, row) / 2).backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    with ThreadPoolExecutor(2) as workers:
+        list(workers.map(lambda row: (answer_loss(model, row) / 2).backward(), rows))
+    assert expected
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(parameter.grad, expected[name])
 
 
 def asked(mixture: Mixture) -> list[Question]:
