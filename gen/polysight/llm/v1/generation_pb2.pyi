@@ -19,6 +19,34 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_USER: _ClassVar[Role]
     ROLE_ASSISTANT: _ClassVar[Role]
 
+class AuxiliarySource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUXILIARY_SOURCE_UNSPECIFIED: _ClassVar[AuxiliarySource]
+    AUXILIARY_SOURCE_REGIONS: _ClassVar[AuxiliarySource]
+    AUXILIARY_SOURCE_DETECTIONS: _ClassVar[AuxiliarySource]
+    AUXILIARY_SOURCE_RELATIONS: _ClassVar[AuxiliarySource]
+    AUXILIARY_SOURCE_TEXT: _ClassVar[AuxiliarySource]
+    AUXILIARY_SOURCE_COLOUR_MAP: _ClassVar[AuxiliarySource]
+
+class GateSide(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GATE_SIDE_UNSPECIFIED: _ClassVar[GateSide]
+    GATE_SIDE_IMAGE: _ClassVar[GateSide]
+    GATE_SIDE_LANGUAGE: _ClassVar[GateSide]
+
+class GateExpert(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GATE_EXPERT_UNSPECIFIED: _ClassVar[GateExpert]
+    GATE_EXPERT_AUXILIARY: _ClassVar[GateExpert]
+    GATE_EXPERT_CROSS: _ClassVar[GateExpert]
+    GATE_EXPERT_SELF: _ClassVar[GateExpert]
+
+class PromptTemplate(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROMPT_TEMPLATE_UNSPECIFIED: _ClassVar[PromptTemplate]
+    PROMPT_TEMPLATE_EVALUATION: _ClassVar[PromptTemplate]
+    PROMPT_TEMPLATE_DEMO: _ClassVar[PromptTemplate]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -35,6 +63,22 @@ class VerbalizationForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 ROLE_UNSPECIFIED: Role
 ROLE_USER: Role
 ROLE_ASSISTANT: Role
+AUXILIARY_SOURCE_UNSPECIFIED: AuxiliarySource
+AUXILIARY_SOURCE_REGIONS: AuxiliarySource
+AUXILIARY_SOURCE_DETECTIONS: AuxiliarySource
+AUXILIARY_SOURCE_RELATIONS: AuxiliarySource
+AUXILIARY_SOURCE_TEXT: AuxiliarySource
+AUXILIARY_SOURCE_COLOUR_MAP: AuxiliarySource
+GATE_SIDE_UNSPECIFIED: GateSide
+GATE_SIDE_IMAGE: GateSide
+GATE_SIDE_LANGUAGE: GateSide
+GATE_EXPERT_UNSPECIFIED: GateExpert
+GATE_EXPERT_AUXILIARY: GateExpert
+GATE_EXPERT_CROSS: GateExpert
+GATE_EXPERT_SELF: GateExpert
+PROMPT_TEMPLATE_UNSPECIFIED: PromptTemplate
+PROMPT_TEMPLATE_EVALUATION: PromptTemplate
+PROMPT_TEMPLATE_DEMO: PromptTemplate
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END_OF_TURN: FinishReason
 FINISH_REASON_STOP_STRING: FinishReason
@@ -96,6 +140,98 @@ class SamplingParameters(_message.Message):
     beams: int
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., max_new_tokens: _Optional[int] = ..., min_p: _Optional[float] = ..., beams: _Optional[int] = ...) -> None: ...
 
+class CrayonAblation(_message.Message):
+    __slots__ = ("without_semantic", "without_numbering", "without_text")
+    WITHOUT_SEMANTIC_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_NUMBERING_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_TEXT_FIELD_NUMBER: _ClassVar[int]
+    without_semantic: bool
+    without_numbering: bool
+    without_text: bool
+    def __init__(self, without_semantic: _Optional[bool] = ..., without_numbering: _Optional[bool] = ..., without_text: _Optional[bool] = ...) -> None: ...
+
+class SegmentGrid(_message.Message):
+    __slots__ = ("height", "width", "segment_ids")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    segment_ids: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., segment_ids: _Optional[bytes] = ...) -> None: ...
+
+class AuxiliarySentences(_message.Message):
+    __slots__ = ("regions", "detections", "relations", "text")
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    RELATIONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    regions: str
+    detections: str
+    relations: str
+    text: str
+    def __init__(self, regions: _Optional[str] = ..., detections: _Optional[str] = ..., relations: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class AuxiliaryAblation(_message.Message):
+    __slots__ = ("off", "without")
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    off: bool
+    without: _containers.RepeatedScalarFieldContainer[AuxiliarySource]
+    def __init__(self, off: _Optional[bool] = ..., without: _Optional[_Iterable[_Union[AuxiliarySource, str]]] = ...) -> None: ...
+
+class ExpertWeights(_message.Message):
+    __slots__ = ("auxiliary", "cross", "self")
+    AUXILIARY_FIELD_NUMBER: _ClassVar[int]
+    CROSS_FIELD_NUMBER: _ClassVar[int]
+    SELF_FIELD_NUMBER: _ClassVar[int]
+    auxiliary: float
+    cross: float
+    self: float
+    def __init__(self_, auxiliary: _Optional[float] = ..., cross: _Optional[float] = ..., self: _Optional[float] = ...) -> None: ...
+
+class BlendedWeights(_message.Message):
+    __slots__ = ("weights", "share")
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    weights: ExpertWeights
+    share: float
+    def __init__(self, weights: _Optional[_Union[ExpertWeights, _Mapping]] = ..., share: _Optional[float] = ...) -> None: ...
+
+class GateOverride(_message.Message):
+    __slots__ = ("layer", "side", "fixed", "bias", "blended", "only")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    FIXED_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    BLENDED_FIELD_NUMBER: _ClassVar[int]
+    ONLY_FIELD_NUMBER: _ClassVar[int]
+    layer: int
+    side: GateSide
+    fixed: ExpertWeights
+    bias: ExpertWeights
+    blended: BlendedWeights
+    only: GateExpert
+    def __init__(self, layer: _Optional[int] = ..., side: _Optional[_Union[GateSide, str]] = ..., fixed: _Optional[_Union[ExpertWeights, _Mapping]] = ..., bias: _Optional[_Union[ExpertWeights, _Mapping]] = ..., blended: _Optional[_Union[BlendedWeights, _Mapping]] = ..., only: _Optional[_Union[GateExpert, str]] = ...) -> None: ...
+
+class GateControls(_message.Message):
+    __slots__ = ("overrides", "report")
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    overrides: _containers.RepeatedCompositeFieldContainer[GateOverride]
+    report: bool
+    def __init__(self, overrides: _Optional[_Iterable[_Union[GateOverride, _Mapping]]] = ..., report: _Optional[bool] = ...) -> None: ...
+
+class GateWeights(_message.Message):
+    __slots__ = ("layer", "side", "mean")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    layer: int
+    side: GateSide
+    mean: ExpertWeights
+    def __init__(self, layer: _Optional[int] = ..., side: _Optional[_Union[GateSide, str]] = ..., mean: _Optional[_Union[ExpertWeights, _Mapping]] = ...) -> None: ...
+
 class OutputConstraint(_message.Message):
     __slots__ = ("json_schema", "regex")
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -105,7 +241,7 @@ class OutputConstraint(_message.Message):
     def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed", "priority", "logprobs", "constraint")
+    __slots__ = ("model", "adapters", "turns", "image", "verbalized_text", "crayon", "sampling", "stop", "seed", "priority", "logprobs", "constraint", "profile", "prompt_template", "crayon_ablation", "segments", "auxiliary_sentences", "auxiliary_ablation", "gates")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +254,13 @@ class GenerateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    CRAYON_ABLATION_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    AUXILIARY_SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    AUXILIARY_ABLATION_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
     model: str
     adapters: AdapterSet
     turns: _containers.RepeatedCompositeFieldContainer[Turn]
@@ -130,7 +273,14 @@ class GenerateRequest(_message.Message):
     priority: int
     logprobs: int
     constraint: OutputConstraint
-    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., logprobs: _Optional[int] = ..., constraint: _Optional[_Union[OutputConstraint, _Mapping]] = ...) -> None: ...
+    profile: _model_pb2.Profile
+    prompt_template: PromptTemplate
+    crayon_ablation: CrayonAblation
+    segments: SegmentGrid
+    auxiliary_sentences: AuxiliarySentences
+    auxiliary_ablation: AuxiliaryAblation
+    gates: GateControls
+    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., verbalized_text: _Optional[str] = ..., crayon: _Optional[_Union[CrayonMaps, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., logprobs: _Optional[int] = ..., constraint: _Optional[_Union[OutputConstraint, _Mapping]] = ..., profile: _Optional[_Union[_model_pb2.Profile, str]] = ..., prompt_template: _Optional[_Union[PromptTemplate, str]] = ..., crayon_ablation: _Optional[_Union[CrayonAblation, _Mapping]] = ..., segments: _Optional[_Union[SegmentGrid, _Mapping]] = ..., auxiliary_sentences: _Optional[_Union[AuxiliarySentences, _Mapping]] = ..., auxiliary_ablation: _Optional[_Union[AuxiliaryAblation, _Mapping]] = ..., gates: _Optional[_Union[GateControls, _Mapping]] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("id", "logprob")
@@ -181,7 +331,7 @@ class GenerationTimings(_message.Message):
     def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_per_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "text", "usage", "timings", "model", "adapters", "seed", "precision")
+    __slots__ = ("finish_reason", "text", "usage", "timings", "model", "adapters", "seed", "precision", "profile", "gates")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +340,8 @@ class Done(_message.Message):
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     text: str
     usage: Usage
@@ -198,7 +350,9 @@ class Done(_message.Message):
     adapters: _containers.RepeatedCompositeFieldContainer[AdapterScale]
     seed: int
     precision: str
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., text: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerationTimings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., seed: _Optional[int] = ..., precision: _Optional[str] = ...) -> None: ...
+    profile: _model_pb2.Profile
+    gates: _containers.RepeatedCompositeFieldContainer[GateWeights]
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., text: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[GenerationTimings, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., seed: _Optional[int] = ..., precision: _Optional[str] = ..., profile: _Optional[_Union[_model_pb2.Profile, str]] = ..., gates: _Optional[_Iterable[_Union[GateWeights, _Mapping]]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("token", "done")
@@ -213,7 +367,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("model", "base", "precision", "context_length", "verbalization_form", "uses_image", "uses_crayon", "crayon_height", "crayon_width", "default_adapters", "weights")
+    __slots__ = ("model", "base", "precision", "context_length", "verbalization_form", "uses_image", "uses_crayon", "crayon_height", "crayon_width", "default_adapters", "weights", "requires_image", "uses_segments", "segment_height", "segment_width", "mixer_layers", "profiles")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +379,12 @@ class ModelInfo(_message.Message):
     CRAYON_WIDTH_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    REQUIRES_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    USES_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    MIXER_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
     model: _model_pb2.ModelRef
     base: str
     precision: str
@@ -236,7 +396,13 @@ class ModelInfo(_message.Message):
     crayon_width: int
     default_adapters: _containers.RepeatedCompositeFieldContainer[AdapterScale]
     weights: _containers.RepeatedCompositeFieldContainer[_model_pb2.WeightsInfo]
-    def __init__(self, model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., base: _Optional[str] = ..., precision: _Optional[str] = ..., context_length: _Optional[int] = ..., verbalization_form: _Optional[_Union[VerbalizationForm, str]] = ..., uses_image: _Optional[bool] = ..., uses_crayon: _Optional[bool] = ..., crayon_height: _Optional[int] = ..., crayon_width: _Optional[int] = ..., default_adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[_model_pb2.WeightsInfo, _Mapping]]] = ...) -> None: ...
+    requires_image: bool
+    uses_segments: bool
+    segment_height: int
+    segment_width: int
+    mixer_layers: _containers.RepeatedScalarFieldContainer[int]
+    profiles: _containers.RepeatedScalarFieldContainer[_model_pb2.Profile]
+    def __init__(self, model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ..., base: _Optional[str] = ..., precision: _Optional[str] = ..., context_length: _Optional[int] = ..., verbalization_form: _Optional[_Union[VerbalizationForm, str]] = ..., uses_image: _Optional[bool] = ..., uses_crayon: _Optional[bool] = ..., crayon_height: _Optional[int] = ..., crayon_width: _Optional[int] = ..., default_adapters: _Optional[_Iterable[_Union[AdapterScale, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[_model_pb2.WeightsInfo, _Mapping]]] = ..., requires_image: _Optional[bool] = ..., uses_segments: _Optional[bool] = ..., segment_height: _Optional[int] = ..., segment_width: _Optional[int] = ..., mixer_layers: _Optional[_Iterable[int]] = ..., profiles: _Optional[_Iterable[_Union[_model_pb2.Profile, str]]] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)
