@@ -140,7 +140,7 @@ def generation_request(
         turns=turns,
         image=request.image if model.uses_image else None,
         verbalized_text=verbalized_text,
-        crayon=crayon_maps(seen, words.crayon_grid) if model.uses_crayon else None,
+        crayon=crayon_maps(seen, words.crayon_grid, words.form) if model.uses_crayon else None,
         sampling=request.sampling if request.HasField("sampling") else None,
         stop=request.stop,
         seed=request.seed if request.HasField("seed") else None,

@@ -1,13 +1,14 @@
 """Crayon index maps: for every cell of a panoptic grid, which class it is and which one of that class.
 
 The two maps are the whole crayon prompt on the wire, a few kilobytes of integers; the language-model server looks
-up an embedding for each (134 classes with 0 = unknown, 21 numbers with 0 = unknown).
+up an embedding for each (134 classes with 0 = unknown, 21 numbers with 0 = unknown). A number in the map is the number
+in the sentence that goes with it: `collavo` counts by segment id, `polysight` by size.
 Pure: numpy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,15 @@ class GridSegment:
 
 
 @dataclass(frozen=True)
+class NamedSegment:
+    """A segment as a sentence speaks of it: its id in the grid, its spoken name, its share of the picture (0..1)."""
+
+    id: int
+    name: str
+    area: float
+
+
+@dataclass(frozen=True)
 class CrayonMaps:
     """Two (H, W) uint8 maps, row-major like the grid: class index (label id + 1) and number within the class."""
 
@@ -41,17 +51,36 @@ class CrayonMaps:
             )
 
 
-def crayon_maps(grid: NDArray[np.integer], segments: Sequence[GridSegment]) -> CrayonMaps:
+def numbers_by_size(segments: Sequence[NamedSegment]) -> dict[int, int]:
+    """The number of each segment, by id: within a name the largest is 1, equal ones count in the order given.
+
+    So the sentence of the `polysight` form counts (`gateway.verbalizer.polysight`). Segments without a cell in the
+    grid are counted too, because the sentence speaks of them; those that it leaves out, being too many, are the
+    smallest of their name and take the numbers behind the spoken ones.
+    """
+    numbers: dict[int, int] = {}
+    counts: dict[str, int] = {}
+    for segment in sorted(segments, key=lambda one: -one.area):
+        counts[segment.name] = counts.get(segment.name, 0) + 1
+        numbers.setdefault(segment.id, counts[segment.name])
+    return numbers
+
+
+def crayon_maps(
+    grid: NDArray[np.integer], segments: Sequence[GridSegment], numbers: Mapping[int, int] | None = None
+) -> CrayonMaps:
     """Index maps of a panoptic grid.
 
     Args:
         grid: (H, W) segment ids; 0 and below is no segment.
         segments: what the ids stand for, in any order; the first entry of an id counts.
+        numbers: the number of each segment within its class, by id (:func:`numbers_by_size`); 0 for one that is not
+            there. None: as published, the segments of a class counted by ascending id, absent ones left out.
 
     A cell is unknown (0 in both maps) if it belongs to no segment, to one that is not listed, or to one whose label
-    id is not a COCO panoptic class (the nameless rest of the partition). Numbers count the segments of a class by
-    ascending segment id, from 1; absent segments are not counted. The reference crashes on the 21st segment of a
-    class; here the 21st and later ones keep their class and get number 0, so that the model still sees what they are.
+    id is not a COCO panoptic class (the nameless rest of the partition). The reference crashes on the 21st segment of
+    a class; here the 21st and later ones keep their class and get number 0, so that the model still sees what they
+    are.
     """
     grid = np.maximum(grid, 0)
     label_ids = {segment.id: segment.label_id for segment in reversed(segments)}
@@ -63,9 +92,10 @@ def crayon_maps(grid: NDArray[np.integer], segments: Sequence[GridSegment]) -> C
         if not 0 <= label_id < CLASSES:
             continue
         counts[label_id] = counts.get(label_id, 0) + 1
+        number = counts[label_id] if numbers is None else numbers.get(segment_id, 0)
         cells = grid == segment_id
         classes[cells] = label_id + 1
-        ordinals[cells] = counts[label_id] if counts[label_id] <= MAX_ORDINAL else 0
+        ordinals[cells] = number if number <= MAX_ORDINAL else 0
     return CrayonMaps(classes, ordinals)
 
 

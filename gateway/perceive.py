@@ -84,7 +84,8 @@ class Perceiver:
         watch = Stopwatch()
         image = self.admit(request.image)
         async with Lookup(self._models, "", self._budget_s) as lookup:
-            grid = wording(request.options, lookup.known, self._default).crayon_grid
+            assumed = wording(request.options, lookup.known, self._default)
+            grid = assumed.crayon_grid
             asked = self.reports(
                 image, request.options, watch.left_of(remaining_s), self._reserve_s, crayon_grid=grid
             )
@@ -95,10 +96,13 @@ class Perceiver:
                     reports.append(written)
                     if written.HasField("panoptic"):
                         # At once: the others are still looking, so it costs the caller nothing.
-                        crayon = crayon_maps(seen_in([written]), grid)
+                        crayon = crayon_maps(seen_in([written]), grid, assumed.form)
             refuse_bad_image(reports)
             words = wording(request.options, await lookup.within(_LOOKUP_WAIT_S), self._default)
         reports.sort(key=lambda written: written.expert)
+        if words.form != assumed.form:
+            # The model's wish came after the panoptic result: its sentence may number otherwise.
+            crayon = crayon_maps(seen_in(reports), grid, words.form)
         response = polysight_pb2.PerceiveResponse(
             reports=reports,
             verbalization=verbalize(seen_in(reports), words.form, grid),

@@ -32,6 +32,7 @@ from gateway.verbalizer import (
     SeenRelation,
     SeenText,
     Verbalization,
+    spoken_name,
     verbalize_polysight,
 )
 from gateway.verbalizer.collavo import CrayonObject, verbalize_collavo
@@ -112,13 +113,28 @@ def verbalize(
     return said
 
 
-def crayon_maps(seen: Seen, grid_size: tuple[int, int]) -> generation_pb2.CrayonMaps | None:
-    """The crayon prompt of `grid_size` (rows, columns); None if the panoptic expert gave no such grid."""
+def crayon_maps(
+    seen: Seen, grid_size: tuple[int, int], form: generation_pb2.VerbalizationForm
+) -> generation_pb2.CrayonMaps | None:
+    """The crayon prompt of `grid_size` (rows, columns); None if the panoptic expert gave no such grid.
+
+    With the `polysight` form a cell has the number that its object has in that form's sentence; with the others, which
+    number by segment id or not at all, the published one.
+    """
     grid = _grid(seen, grid_size)
     if grid is None or seen.panoptic is None:
         return None
     segments = [crayon.GridSegment(segment.id, segment.label_id) for segment in seen.panoptic.segments]
-    maps = crayon.crayon_maps(grid, segments)
+    numbers = None
+    if form == generation_pb2.VERBALIZATION_FORM_POLYSIGHT:
+        named = [one for _, one in _named(seen.panoptic)]
+        stuff, things = (
+            [crayon.NamedSegment(o.id, spoken_name(o.label), o.area) for o in named if o.is_thing == is_thing]
+            for is_thing in (False, True)
+        )
+        # The sentence speaks of things alone, so stuff of the same name must not count among them.
+        numbers = crayon.numbers_by_size(stuff) | crayon.numbers_by_size(things)
+    maps = crayon.crayon_maps(grid, segments, numbers)
     return generation_pb2.CrayonMaps(
         height=grid_size[0],
         width=grid_size[1],

@@ -23,7 +23,7 @@ from gateway.verbalizer.moai import (
 )
 from gateway.verbalizer.names import COCO_PANOPTIC, PSG_PREDICATES, UNLABELLED, display_name
 from gateway.verbalizer.phrase import Box, Phrase, Verbalization
-from gateway.verbalizer.polysight import SeenObject, SeenRelation, SeenText, verbalize_polysight
+from gateway.verbalizer.polysight import SeenObject, SeenRelation, SeenText, spoken_name, verbalize_polysight
 
 __all__ = [
     "COCO_PANOPTIC",
@@ -46,6 +46,7 @@ __all__ = [
     "crayon_question",
     "display_name",
     "join_moai",
+    "spoken_name",
     "strongest_relations",
     "verbalize_collavo",
     "verbalize_detections",

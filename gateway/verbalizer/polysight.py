@@ -82,6 +82,11 @@ class SeenText:
     expert: str = "ocr"
 
 
+def spoken_name(label: str) -> str:
+    """The name that an object of this class goes by: without suffixes, harmless, of bounded length; may be empty."""
+    return neutralise_line(display_name(label), limit=MAX_NAME_CHARACTERS)
+
+
 def verbalize_polysight(
     objects: Sequence[SeenObject], relations: Sequence[SeenRelation] = (), lines: Sequence[SeenText] = ()
 ) -> Verbalization:
@@ -107,7 +112,7 @@ class _Names:
     """Which objects are spoken of, in which order, and under which name and number."""
 
     def __init__(self, objects: Sequence[SeenObject]) -> None:
-        labels = [neutralise_line(display_name(seen.label), limit=MAX_NAME_CHARACTERS) for seen in objects]
+        labels = [spoken_name(seen.label) for seen in objects]
         by_size = sorted(
             (i for i, label in enumerate(labels) if label and label.casefold() != UNLABELLED),
             key=lambda i: (-objects[i].size, i),

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gateway.crayon import MAX_ORDINAL, CrayonMaps, GridSegment, crayon_maps, segment_boxes
+from gateway.crayon import (
+    MAX_ORDINAL,
+    CrayonMaps,
+    GridSegment,
+    NamedSegment,
+    crayon_maps,
+    numbers_by_size,
+    segment_boxes,
+)
 
 grids = arrays(np.int32, (5, 7), elements=st.integers(-1, 6))
 listings = st.lists(st.builds(GridSegment, st.integers(1, 6), st.integers(-1, 134)), max_size=6)
@@ -27,6 +35,16 @@ def test_the_twenty_first_of_a_class_keeps_its_class_and_has_no_number() -> None
     maps = crayon_maps(grid, [GridSegment(i, 14) for i in range(1, 23)])
     assert maps.ordinals[0].tolist() == [*range(1, MAX_ORDINAL + 1), 0, 0]
     assert set(maps.classes[0].tolist()) == {15}
+
+
+def test_numbers_by_size_count_a_name_from_its_largest_and_reach_the_map() -> None:
+    segments = [NamedSegment(1, "person", 0.1), NamedSegment(2, "bus", 0.2), NamedSegment(3, "person", 0.3)]
+    numbers = numbers_by_size([*segments, NamedSegment(4, "person", 0.1)])
+    assert numbers == {3: 1, 2: 1, 1: 2, 4: 3}
+    listed = [GridSegment(1, 0), GridSegment(2, 5), GridSegment(3, 0), GridSegment(9, 0)]
+    # A segment that no sentence numbers keeps its class.
+    assert crayon_maps(np.array([[1, 2, 3, 9]]), listed, numbers).ordinals.tolist() == [[2, 1, 1, 0]]
+    assert crayon_maps(np.array([[1, 2, 3, 9]]), listed).ordinals.tolist() == [[1, 1, 2, 3]]
 
 
 @pytest.mark.parametrize("label_id", [133, 134, -1])

@@ -161,7 +161,7 @@ def test_collavo_speaks_of_what_owns_a_cell_stuff_included_by_ascending_id() -> 
         ("(#1 person) [0.86, 0.00, 1.00, 0.29]", PANOPTIC, [2]),
         ("(#2 person) [0.00, 0.00, 0.14, 1.00]", PANOPTIC, [1]),
     ]
-    maps = crayon_maps(Seen(panoptic=panoptic(*PEOPLE.segments, grid=grid)), GRID)
+    maps = crayon_maps(Seen(panoptic=panoptic(*PEOPLE.segments, grid=grid)), GRID, COLLAVO)
     assert maps is not None
     classes = np.frombuffer(maps.class_indices, np.uint8).reshape(GRID)
     ordinals = np.frombuffer(maps.instance_ordinals, np.uint8).reshape(GRID)
@@ -171,17 +171,69 @@ def test_collavo_speaks_of_what_owns_a_cell_stuff_included_by_ascending_id() -> 
     assert (classes[32, 32], ordinals[32, 32]) == (0, 0)
 
 
+def numbers_of(maps: generation_pb2.CrayonMaps | None) -> list[list[int]]:
+    assert maps is not None
+    return np.frombuffer(maps.instance_ordinals, np.uint8).reshape(maps.height, maps.width).tolist()
+
+
+def test_the_map_has_the_numbers_of_the_polysight_sentence_and_by_id_those_of_the_others() -> None:
+    """By id the small person comes first; the sentence begins with the large one. One has no cell, and counts."""
+    grid = np.zeros((2, 3), int)
+    grid[0] = (3, 4, 6)
+    grid[1] = (7, 8, 0)
+    people = [segment(n, 0, "person", MAN, area=area) for n, area in ((3, 0.05), (4, 0.3), (5, 0.2))]
+    seen = Seen(
+        panoptic=panoptic(
+            *people,
+            segment(6, 0, "person", WOMAN, area=0.05),
+            # Not a thing, so not in the sentence: it must not count among those of its name.
+            segment(7, 0, "person", BUS, area=0.9, is_thing=False),
+            segment(8, 57, "couch", BUS, area=0.1),
+            grid=grid,
+        )
+    )
+    said = verbalize(seen, POLYSIGHT, (2, 3))
+    assert [text.split(")")[0] for text, _, _ in phrases(said)] == [
+        "(#1 person", "(#2 person", "(#3 person", "(#4 person", "(#1 couch",
+    ]  # fmt: skip
+    assert [indices for _, _, indices in phrases(said)] == [[1], [2], [0], [3], [5]]
+    assert numbers_of(crayon_maps(seen, (2, 3), POLYSIGHT)) == [[3, 1, 4], [1, 1, 0]]
+    assert numbers_of(crayon_maps(seen, (2, 3), COLLAVO)) == [[1, 2, 3], [4, 1, 0]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["person", "bus"]), st.integers(1, 6)), min_size=1, max_size=28))
+def test_every_object_of_the_sentence_has_its_number_in_the_map(drawn: list[tuple[str, int]]) -> None:
+    """Each object owns one cell, its own box: 28 of them, of which the sentence takes twenty."""
+    grid = np.zeros((4, 7), int)
+    grid.reshape(-1)[: len(drawn)] = range(1, len(drawn) + 1)
+    labels = {"person": 0, "bus": 5}
+    seen = Seen(
+        panoptic=panoptic(
+            *[
+                segment(n, labels[name], name, (0.0, 0.0, 1.0, n / 28), area=area / 10)
+                for n, (name, area) in enumerate(drawn, start=1)
+            ],
+            grid=grid,
+        )
+    )
+    ordinals = np.array(numbers_of(crayon_maps(seen, (4, 7), POLYSIGHT))).reshape(-1)
+    for text, _, (index,) in phrases(verbalize(seen, POLYSIGHT, (4, 7))):
+        assert text.startswith(f"(#{ordinals[index]} {drawn[index][0]})")
+    assert (ordinals > 0).sum() >= min(len(drawn), 20)
+
+
 @pytest.mark.parametrize("shape", [(34, 35), (70, 70)])
 def test_a_grid_of_another_size_is_no_grid(shape: tuple[int, int]) -> None:
     seen = Seen(panoptic=panoptic(*PEOPLE.segments, grid=np.full(shape, 3)))
-    assert crayon_maps(seen, GRID) is None
+    assert crayon_maps(seen, GRID, COLLAVO) is None
     assert verbalize(seen, COLLAVO, GRID).text == NOTHING
 
 
 def test_a_torn_grid_is_no_grid() -> None:
     torn = panoptic(*PEOPLE.segments, grid=np.full(GRID, 3))
     torn.grids[0].segment_ids = torn.grids[0].segment_ids[:-1]
-    assert crayon_maps(Seen(panoptic=torn), GRID) is None
+    assert crayon_maps(Seen(panoptic=torn), GRID, POLYSIGHT) is None
 
 
 def test_moai_says_all_four_with_its_own_thresholds() -> None:
@@ -298,5 +350,5 @@ def test_whatever_experts_send_becomes_words_whose_phrases_lead_to_results(
         assert phrase.indices
         assert max(phrase.indices) < counts[phrase.expert]
         end = phrase.end
-    maps = crayon_maps(seen, (3, 3))
+    maps = crayon_maps(seen, (3, 3), form)
     assert (maps is None) == (seen.panoptic is None)
