@@ -22,18 +22,44 @@ from cli.engines_output import described, exchanged, explained, progress, show, 
 if TYPE_CHECKING:
     from cli.engines_check import Checked
     from serving.engine.graph import ExportedGraph
+    from serving.engine.quantization import Calibration
     from serving.engine.tensorrt import BuildRequest, Built, TensorRTLibrary
     from serving.engine.tensorrt.builder import OnStep
     from serving.engine.tensorrt.plan import Precision
     from serving.engine.tensorrt.store import PlanStore
 
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 app = typer.Typer(help="Build, check, list and move TensorRT plans.", no_args_is_help=True)
 
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of the plans.", file_okay=False)]
 TargetsOption = Annotated[str, typer.Option(help="GPU architectures, comma-separated: sm80,sm86,sm89,sm120.")]
-PrecisionsOption = Annotated[str, typer.Option(help="fp32, fp16, bf16; several comma-separated.")]
+PrecisionsOption = Annotated[
+    str,
+    typer.Option(
+        "--precisions",
+        "--precision",
+        help="fp32, fp16, bf16, int8, fp8; several comma-separated. The last two need --calibration.",
+    ),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of pictures (single lines for readers of lines) on which int8 and fp8 are calibrated.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+PrepareOption = Annotated[
+    str,
+    typer.Option(
+        help="How pictures become the input of --onnx: mask2former, eomt, owlv2, psgtr, yolo, ocr-page…"
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Nodes that stay in float32 in int8 and fp8, by a pattern of names: '*/class_head/*'."),
+]
 OnnxOption = Annotated[
     Path | None,
     typer.Option(
@@ -66,6 +92,9 @@ def build(
     stripped: Annotated[
         bool, typer.Option("--stripped", help="Without weights; they come from the graph at load time.")
     ] = False,
+    calibration: CalibrationOption = None,
+    prepare: PrepareOption = "",
+    keep: KeepOption = None,
     library: LibraryOption = "auto",
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -74,19 +103,23 @@ def build(
     from serving.engine.graph import prepare_graph
     from serving.engine.tensorrt import BuildRequest
     from serving.engine.tensorrt.gpu import present_gpus
+    from serving.engine.tensorrt.plan import CALIBRATED
     from serving.engine.tensorrt.targets import parse_targets
     from serving.weights import WeightStore
 
     plans, weights = _store(store), WeightStore()
     told: list[dict[str, Any]] = []
     with explained():
+        if stripped and set(_precisions(precisions)) & set(CALIBRATED):
+            raise typer.BadParameter("weights in eight bits are part of the plan: not with --stripped")
         made_by = _library(library)
         present = tuple(gpu.target for gpu in present_gpus())
         wanted = parse_targets(targets) or present[:1]
         made_by.check_targets(wanted, present)
         for graph in _chosen(graphs, onnx, name, shape, max_batch, full=False):
             for precision in _precisions(precisions):
-                prepared = prepare_graph(graph, precision, weights)
+                measured = _calibration(graph, calibration, prepare, keep)
+                prepared = prepare_graph(graph, precision, weights, calibration=measured)
                 request = BuildRequest(prepared.onnx, graph.profiles, wanted, stripped=stripped)
                 with progress(f"{graph.name} {precision} for {', '.join(wanted)}") as on_step:
                     plan = plans.obtain(
@@ -147,6 +180,9 @@ def check(
     no_build: Annotated[
         bool, typer.Option("--no-build", help="Export and run in ONNX Runtime alone; needs no TensorRT.")
     ] = False,
+    calibration: CalibrationOption = None,
+    prepare: PrepareOption = "",
+    keep: KeepOption = None,
     library: LibraryOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -168,8 +204,11 @@ def check(
         for graph in _chosen(graphs, onnx, name, shape, max_batch, full=full):
             for precision in _precisions(precisions):
                 label = f"{graph.name}-{precision}"
+                measured = _calibration(graph, calibration, prepare, keep)
                 with progress(label) as on_step:
-                    told[label] = check_graph(graph, precision, made_by, wanted, weights, on_step=on_step)
+                    told[label] = check_graph(
+                        graph, precision, made_by, wanted, weights, calibration=measured, on_step=on_step
+                    )
     if as_json:
         by = {"library": made_by.name, "version": made_by.version} if made_by is not None else {}
         print(json.dumps({**by, "targets": list(wanted), "graphs": told}))
@@ -215,6 +254,17 @@ def _builder(library: TensorRTLibrary, request: BuildRequest, on_step: OnStep) -
     from serving.engine.tensorrt import build_plan
 
     return lambda cache: build_plan(library, replace(request, timing_cache=cache), on_step=on_step)
+
+
+def _calibration(
+    graph: ExportedGraph, folder: Path | None, prepare: str, keep: list[str] | None
+) -> Callable[[Path], Calibration] | None:
+    """What eight bits ask for when the graph has been exported."""
+    if folder is None:
+        return None
+    from cli.engines_calibration import calibration_of
+
+    return lambda source: calibration_of(graph, source, folder, prepare=prepare, keep=tuple(keep or ()))
 
 
 def _store(root: Path | None) -> PlanStore:

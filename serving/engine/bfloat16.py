@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serving.engine.precision import read_graph, save_graph
-from serving.engine.protocol import EngineError
+from serving.engine.precision import at_opset, read_graph, save_graph
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -61,7 +60,7 @@ def cast_to_bfloat16(source: Path, destination: Path) -> None:
     """
     from onnx import TensorProto, helper
 
-    model = _knowing_bfloat16(read_graph(source))
+    model = at_opset(read_graph(source), _FIRST_OPSET, _OPSET)
     floats = _float_tensors(model)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -137,19 +136,6 @@ def widen(source: Path, destination: Path) -> None:
             nodes.append(helper.make_node("Cast", [f"{name}_exact"], [name], to=TensorProto.BFLOAT16))
     _replace_nodes(graph, nodes)
     save_graph(model, destination)
-
-
-def _knowing_bfloat16(model: ModelProto) -> ModelProto:
-    """Operators older than bfloat16 are written anew, by ONNX's own converter."""
-    from onnx import version_converter
-
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    if versions and min(versions) < _FIRST_OPSET:
-        try:
-            return version_converter.convert_version(model, _OPSET)
-        except (RuntimeError, ValueError) as error:
-            raise EngineError(f"operators of version {min(versions)} cannot be cast: {error}") from error
-    return model
 
 
 def _float_tensors(model: ModelProto) -> set[str]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from serving.engine.bfloat16 import BFLOAT16_RECIPE, cast_to_bfloat16
 from serving.engine.precision import HALF_RECIPE, cast_to_half
+from serving.engine.protocol import EngineError
+from serving.engine.quantization import Calibration, EightBits, quantize_graph
 from serving.engine.tensorrt.library import TensorRTLibrary
 from serving.engine.tensorrt.opening import PlanWeights
 from serving.engine.tensorrt.plan import PlanKey, Precision, graph_digest
@@ -22,6 +25,8 @@ _CASTS: dict[Precision, tuple[str, Callable[[Path, Path], None]]] = {
     "fp16": (HALF_RECIPE, cast_to_half),
     "bf16": (BFLOAT16_RECIPE, cast_to_bfloat16),
 }
+
+_EIGHT_BITS: dict[Precision, EightBits] = {"int8": "int8", "fp8": "fp8"}
 
 
 @dataclass(frozen=True)
@@ -69,27 +74,52 @@ class PreparedGraph:
         )
 
 
-def prepare_graph(graph: ExportedGraph, precision: Precision, weights: WeightStore) -> PreparedGraph:
+def prepare_graph(
+    graph: ExportedGraph,
+    precision: Precision,
+    weights: WeightStore,
+    *,
+    calibration: Callable[[Path], Calibration] | None = None,
+) -> PreparedGraph:
     """Export the graph if need be, and cast it to `precision`; both are cached.
+
+    `calibration` is asked for precisions of eight bits alone; it gets the exported file.
 
     Raises WeightsUnavailableError, EngineError for a file that is no graph, or what the exporter raises.
     """
     source = graph.export(weights)
     digest = graph_digest(source)
-    cast = cast_graph(graph.name, source, digest, precision, weights)
+    cast = cast_graph(graph.name, source, digest, precision, weights, calibration=calibration)
     return PreparedGraph(graph, precision, source, cast.onnx, digest, cast.recipe)
 
 
 def cast_graph(
-    name: str, source: Path, digest: str, precision: Precision, weights: WeightStore
+    name: str,
+    source: Path,
+    digest: str,
+    precision: Precision,
+    weights: WeightStore,
+    *,
+    calibration: Callable[[Path], Calibration] | None = None,
 ) -> PlanWeights:
-    """The graph in `precision`, cast once and cached; `digest` is that of `source`. Raises EngineError."""
+    """The graph in `precision`, cast once and cached; `digest` is that of `source`.
+
+    Raises EngineError, also for eight bits without a calibration.
+    """
     if precision == "fp32":
         return PlanWeights(source, "")
-    recipe, cast = _CASTS[precision]
-    onnx = weights.derive(
-        f"{name}.{precision}.onnx",
-        key=f"{digest} {recipe}",
-        build=lambda destination: cast(source, destination),
-    )
+    if (bits := _EIGHT_BITS.get(precision)) is not None:
+        if calibration is None:
+            raise EngineError(f"{name} in {precision} needs pictures to calibrate on: --calibration FOLDER")
+        measured = calibration(source)
+        recipe = measured.recipe(bits)
+        build: Callable[[Path], None] = partial(_quantized, source, bits, measured)
+    else:
+        recipe, cast = _CASTS[precision]
+        build = partial(cast, source)
+    onnx = weights.derive(f"{name}.{precision}.onnx", key=f"{digest} {recipe}", build=build)
     return PlanWeights(onnx, recipe)
+
+
+def _quantized(source: Path, bits: EightBits, calibration: Calibration, destination: Path) -> None:
+    quantize_graph(source, destination, bits, calibration)

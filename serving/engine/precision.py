@@ -50,6 +50,23 @@ def read_graph(source: Path) -> ModelProto:
     return model
 
 
+def at_opset(model: ModelProto, least: int, wanted: int) -> ModelProto:
+    """`model` with operators of at least version `least`: older ones are written anew in version `wanted`, by ONNX's
+    own converter. Raises EngineError where it cannot.
+    """
+    from onnx import version_converter
+
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if versions and min(versions) < least:
+        try:
+            return version_converter.convert_version(model, wanted)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(
+                f"operators of version {min(versions)} cannot be brought to {wanted}: {error}"
+            ) from error
+    return model
+
+
 def save_graph(model: ModelProto, destination: Path) -> None:
     """One file, or a file and its weights in `<destination>.data`. Raises OSError."""
     import onnx

@@ -26,5 +26,5 @@ class EngineSettings(ServerSettings):
     plans: Path | None = Field(
         None, description="folder of TensorRT plans; unset: `engines` in the weights' cache"
     )
-    precision: Precision = Field("fp16", description="of the plan: fp32, fp16 or bf16")
+    precision: Precision = Field("fp16", description="of the plan: fp32, fp16, bf16, int8 or fp8")
     gpu: int = Field(0, ge=0, description="which GPU runs the plan, as the driver counts them")

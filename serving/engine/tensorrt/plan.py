@@ -21,7 +21,9 @@ from serving.engine.tensorrt.library import LibraryName
 from serving.engine.tensorrt.profiles import Profile
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
+"""Precisions whose graphs depend on pictures as well."""
 _CHUNK = 2**20
 
 
@@ -117,7 +119,8 @@ def build_command(
     """What to type to build a plan.
 
     `file`: the ONNX file of a graph that is not the project's own, which is built by its path and, where `profiles` are
-    known, for those; where they are not, the command says which inputs need `--shape`.
+    known, for those; where they are not, the command says which inputs need `--shape`. For a precision of `CALIBRATED`
+    PICTURES stands for the folder of pictures, and PREPARATION for the one that the expert uses.
     """
     what = [graph]
     if file:
@@ -128,6 +131,8 @@ def build_command(
             for name, shapes in profile.shapes.items():
                 what += ["--shape", f"{name}={shapes}"]
     options = ["--targets", ",".join(targets), "--precisions", precision, "--library", library]
+    if precision in CALIBRATED:
+        options += ["--calibration", "PICTURES", *(["--prepare", "PREPARATION"] if file else [])]
     return shlex.join(
         ["polysight", "engines", "build", *what, *options, *(["--stripped"] if stripped else [])]
     )

@@ -48,6 +48,14 @@ class StoredPlan:
         """Its address in the store."""
         return self.sidecar.key.digest
 
+    @property
+    def built_at(self) -> float:
+        """When it came into the store, seconds since the epoch; 0 where it has just been removed."""
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def read(self) -> bytes:
         """The plan, held against its digest. Raises PlanCorruptError."""
         try:
@@ -135,7 +143,8 @@ class PlanStore:
     ) -> StoredPlan:
         """The plan that may run here: of this graph and precision, for this GPU, by this library. Bytes verified.
 
-        A whole plan is taken before one without weights, which has to be refitted first. `file` is the graph's ONNX
+        A whole plan is taken before one without weights, which has to be refitted first, and the last one built before
+        others: plans of eight bits may differ in their calibration alone. `file` is the graph's ONNX
         file where it is not one of the project's own, for the command in a refusal.
 
         Raises PlanAbsentError where the store has none of the graph, PlanMismatchError saying what those it has were
@@ -147,7 +156,7 @@ class PlanStore:
                 for plan in self.list()
                 if plan.sidecar.key.graph == graph and plan.sidecar.key.precision == precision
             ),
-            key=lambda plan: plan.sidecar.key.stripped,
+            key=lambda plan: (plan.sidecar.key.stripped, -plan.built_at),
         )
         if not candidates:
             raise PlanAbsentError(
