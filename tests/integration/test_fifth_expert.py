@@ -1,0 +1,285 @@
+"""`docs/adding-an-expert.md`, followed to the letter: its files typed in, its process started, called and stopped.
+
+The rooms that an expert stands on are copied, what the page says is written among the copies, and the code of the
+contract is generated as `scripts/generate` does. Nothing here reaches into the copy: a process is asked over gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from cli.mesh import HOST, free_ports, is_serving
+from polysight.common.v1 import image_pb2
+from serving.errors import error_info, status_from_rpc_error
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "adding-an-expert.md"
+SERVICE = "polysight.vision.v1.FocusService"
+SIDE = 258
+START_S, CALL_S = 240.0, 60.0
+# A section's heading ends with the file that its one block is.
+_FILE = re.compile(r"^## [^\n]*?: `(?P<path>[^`\n]+)`\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def files_of_the_page() -> dict[str, str]:
+    return {found["path"]: found["text"] for found in _FILE.finditer(PAGE.read_text())}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project in which the page has been followed."""
+
+    root: Path
+
+    def environment(self, settings: Mapping[str, str] = {}) -> dict[str, str]:
+        paths = os.pathsep.join((str(self.root), str(self.root / "gen")))
+        return {**os.environ, "PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE", **settings}
+
+    def run(self, *arguments: str, module: str | None = None) -> str:
+        command = [sys.executable, *(("-m", module) if module else ()), *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def generate(self, *protos: str) -> None:
+        """What `scripts/generate` does, for some files of the contract."""
+        includes = ("-Iprotos", "-Iprotos/third_party")
+        out = ("--python_out=gen", "--grpc_python_out=gen")
+        self.run(*includes, *out, *protos, module="grpc_tools.protoc")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    root = tmp_path_factory.mktemp("checkout")
+    for room in ("protos", "gen", "serving", "gateway"):
+        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "services").mkdir()
+    (root / "services" / "__init__.py").touch()
+    for path, text in files_of_the_page().items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    made = Checkout(root)
+    made.generate("polysight/vision/v1/focus.proto")
+    made.run(module="services.focus.export")
+    return made
+
+
+@dataclass(frozen=True)
+class Expert:
+    """The expert in a process of its own. `messages`: the generated module of its contract."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    metrics_port: int
+    messages: Any
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"http://{HOST}:{self.metrics_port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+@pytest.fixture(scope="module")
+def expert(checkout: Checkout) -> Iterator[Expert]:
+    port, metrics_port = free_ports(2)
+    settings = {
+        "FOCUS_PORT": str(port),
+        "FOCUS_METRICS_PORT": str(metrics_port),
+        "FOCUS_MODEL_PATH": "focus.onnx",
+        "FOCUS_THREADS": "1",
+        "FOCUS_DRAIN_PAUSE_S": "0",
+    }
+    log = checkout.root / "focus.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.focus"],
+            cwd=checkout.root,
+            env=checkout.environment(settings),
+            stdout=output,
+            stderr=output,
+        )
+    address = f"{HOST}:{port}"
+    try:
+        deadline = time.monotonic() + START_S
+        while not is_serving(address, 5):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield Expert(process, address, metrics_port, _messages(checkout))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_S) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _messages(checkout: Checkout) -> Any:
+    path = checkout.root / "gen" / "polysight" / "vision" / "v1" / "focus_pb2.py"
+    spec = importlib.util.spec_from_file_location("polysight.vision.v1.focus_pb2", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+async def channel(expert: Expert) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(expert.address) as opened:
+        yield opened
+
+
+async def measure(expert: Expert, channel: grpc.aio.Channel, image: bytes) -> Any:
+    call = channel.unary_unary(
+        f"/{SERVICE}/MeasureFocus",
+        request_serializer=expert.messages.MeasureFocusRequest.SerializeToString,
+        response_deserializer=expert.messages.MeasureFocusResponse.FromString,
+    )
+    return await call(expert.messages.MeasureFocusRequest(image=image_pb2.Image(data=image)), timeout=CALL_S)
+
+
+def png(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def stripes(contrast: int) -> bytes:
+    """Columns that change by `contrast` grey levels from one to the next."""
+    row = np.where(np.arange(SIDE) % 2, contrast, 0).astype(np.uint8)
+    return png(np.broadcast_to(row[None, :, None], (SIDE, SIDE, 3)).copy())
+
+
+def energy(contrast: int) -> float:
+    """What the expert must say of stripes, computed by hand: the Laplacian of a column is twice the step."""
+    return (2 * contrast / 255) ** 2
+
+
+def test_the_page_is_short_and_has_all_the_files_of_an_expert() -> None:
+    assert len(PAGE.read_text().splitlines()) <= 120
+    assert list(files_of_the_page()) == [
+        "protos/polysight/vision/v1/focus.proto",
+        *(f"services/focus/{name}.py" for name in ("export", "model", "service", "__main__")),
+    ]
+
+
+def test_what_the_page_points_to_is_there() -> None:
+    text = PAGE.read_text()
+    named = {name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name and "focus" not in name}
+    assert len(named) > 15
+    assert not [name for name in named if not (ROOT / name).exists()]
+    for file, symbol in {
+        "gateway/experts.py": "KINDS",
+        "gateway/translation.py": "class Seen",
+        "gateway/settings.py": "def addresses",
+        "cli/mesh.py": "class ProcessSpec",
+        "cli/graphs.py": "GRAPHS",
+    }.items():
+        assert f"`{file}`" in text
+        assert symbol in (ROOT / file).read_text()
+        assert symbol.split()[-1] in text
+
+
+async def test_it_says_how_sharp_a_picture_is(expert: Expert, channel: grpc.aio.Channel) -> None:
+    sharp = await measure(expert, channel, stripes(200))
+    assert sharp.sharpness == pytest.approx(energy(200), rel=1e-4)
+    assert (await measure(expert, channel, png(np.full((40, 60, 3), 255, np.uint8)))).sharpness < 1e-6
+    assert (sharp.model.name, sharp.model.engine) == ("laplacian", "onnxruntime-cpu")
+    assert sharp.timings.batch_size == 1
+    assert sharp.timings.inference.ToNanoseconds() > 0
+
+
+async def test_it_describes_itself(expert: Expert, channel: grpc.aio.Channel) -> None:
+    describe = channel.unary_unary(
+        f"/{SERVICE}/Describe",
+        request_serializer=expert.messages.FocusServiceDescribeRequest.SerializeToString,
+        response_deserializer=expert.messages.FocusServiceDescribeResponse.FromString,
+    )
+    card = (await describe(expert.messages.FocusServiceDescribeRequest(), timeout=CALL_S)).description
+    assert (card.model.name, card.max_batch_size) == ("laplacian", 8)
+
+
+async def test_health_knows_it_by_name(expert: Expert, channel: grpc.aio.Channel) -> None:
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    reply = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=CALL_S)
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_callers_share_batches_and_get_their_own_answers(
+    expert: Expert, channel: grpc.aio.Channel
+) -> None:
+    contrasts = range(40, 240, 4)
+    pictures = [stripes(contrast) for contrast in contrasts]
+    shared = 1
+    for _ in range(
+        20
+    ):  # whether callers meet in a queue is the scheduler's business: not at the first try, perhaps
+        before = expert.metric("focus_batch_size_count"), expert.metric("focus_batch_size_sum")
+        replies = await asyncio.gather(*(measure(expert, channel, picture) for picture in pictures))
+        for contrast, reply in zip(contrasts, replies, strict=True):
+            assert reply.sharpness == pytest.approx(energy(contrast), rel=1e-4)
+        sizes = [reply.timings.batch_size for reply in replies]
+        assert max(sizes) <= 8
+        assert expert.metric("focus_batch_size_sum") - before[1] == len(pictures)
+        assert expert.metric("focus_batch_size_count") - before[0] == pytest.approx(sum(1 / n for n in sizes))
+        if (shared := max(shared, *sizes)) > 1:
+            break
+    assert shared > 1
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (b"", "IMAGE_EMPTY"),
+        (b"no picture at all", "IMAGE_UNSUPPORTED_FORMAT"),
+        (stripes(9)[:60], "IMAGE_CORRUPT"),
+    ],
+    ids=["empty", "text", "truncated"],
+)
+async def test_what_is_no_picture_has_a_typed_error(
+    expert: Expert, channel: grpc.aio.Channel, image: bytes, reason: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await measure(expert, channel, image)
+    info = error_info(status_from_rpc_error(caught.value))
+    assert info is not None
+    assert info.reason == reason
+
+
+async def test_a_request_without_a_picture_breaks_the_contracts_rule(
+    expert: Expert, channel: grpc.aio.Channel
+) -> None:
+    call = channel.unary_unary(f"/{SERVICE}/MeasureFocus")
+    with pytest.raises(grpc.RpcError) as caught:
+        await call(b"", timeout=CALL_S)
+    info = error_info(status_from_rpc_error(caught.value))
+    assert info is not None
+    assert info.reason == "INVALID_FIELD"
