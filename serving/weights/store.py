@@ -6,12 +6,16 @@ Layout under the root (`POLYSIGHT_CACHE`, default `~/.cache/polysight`)::
     artifacts/<first 16 hex of sha256>/<filename>            a verified file
     artifacts/<first 16 hex of sha256>/<filename>.verified   size and mtime it had when it was hashed
     derived/<16 hex of name and key>/<name>                  what `derive` built
-    partial/  locks/                                         work in progress
+    partial/<random>/                                        work in progress, or what a killed process left
+    locks/
 
 A file arrives under `partial/`, is hashed while it arrives, flushed to disk and only then renamed to its
 place, so a name under `artifacts/` has been verified once. Afterwards `fetch` trusts it as long as its size
 and modification time are those of that moment, and hashes it again when they are not: a torn or edited file
 is thrown away and fetched anew. `verify` always hashes; whatever is about to unpickle a file calls that.
+
+What a killed process left under `partial/` goes when anything is next fetched or built; work in progress stays (see
+`scratch.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +24,8 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +34,7 @@ from serving.weights.errors import SourceError, SourceFailure, WeightsUnavailabl
 from serving.weights.locks import file_lock
 from serving.weights.manifest import Artifact, Manifest, SourceSpec
 from serving.weights.progress import Advance, ShowProgress, for_this_terminal
+from serving.weights.scratch import scratch_folder
 from serving.weights.sources import CHUNK, Source, open_source
 
 _log = logging.getLogger(__name__)
@@ -132,7 +135,7 @@ class WeightStore:
         entries = [(name, self._manifest.artifact(name)) for name in artifacts]
         missing = [(name, entry) for name, entry in entries if not _stamp_agrees(self._path(entry), entry)]
         if missing:
-            with _scratch(self._root / "partial") as scratch:
+            with self._scratch() as scratch:
                 for name, entry in missing:
                     self._fetch_one(name, entry, scratch)
         return tuple(self._path(entry) for _, entry in entries)
@@ -178,8 +181,8 @@ class WeightStore:
                 self._obtain(name, entry, path, scratch)
 
     def _build(self, name: str, place: Path, build: Callable[[Path], None]) -> None:
-        with _scratch(self._root / "partial") as scratch:
-            product = scratch / "product"
+        with self._scratch() as folder:
+            product = folder / "product"
             product.mkdir()
             build(product / name)
             if not (product / name).exists():
@@ -190,6 +193,10 @@ class WeightStore:
             place.parent.mkdir(parents=True, exist_ok=True)
             product.rename(place)
             _flush(place.parent)
+
+    def _scratch(self) -> AbstractContextManager[Path]:
+        """A private folder on the cache's own file system: renames stay atomic."""
+        return scratch_folder(self._root / "partial", lock=self._lock("partial"))
 
     def _path(self, entry: Artifact) -> Path:
         return self._root / "artifacts" / entry.sha256[:16] / entry.filename
@@ -272,17 +279,6 @@ def default_root() -> Path:
     """`POLYSIGHT_CACHE`, or `~/.cache/polysight`."""
     configured = os.environ.get("POLYSIGHT_CACHE", "")
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "polysight"
-
-
-@contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """A private folder on the cache's own file system (renames stay atomic), gone afterwards."""
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _waiting(name: str) -> None:
