@@ -8,6 +8,7 @@ to say comes back as a typed error, not as text on standard error.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,17 +68,19 @@ class Built:
 
 @dataclass
 class Log:
-    """Everything the library said during one build, by severity."""
+    """What the library said, by severity, but for its diary of tactics. A log of a running engine has a length, since
+    the library may have something to say every batch: `Log(deque(maxlen=100))`.
+    """
 
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: deque[tuple[str, str]] = field(default_factory=deque)
 
     def problems(self) -> list[str]:
         """Errors and warnings."""
         return [f"{severity}: {text}" for severity, text in self.lines if severity in _PROBLEMS]
 
     def text(self) -> str:
-        """What is kept beside the plan: everything but the builder's diary of tactics."""
-        return "".join(f"{severity}: {text}\n" for severity, text in self.lines if severity != "VERBOSE")
+        """What is kept beside the plan."""
+        return "".join(f"{severity}: {text}\n" for severity, text in self.lines)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class ParsedGraph:
     """A network that the parser took, with what must outlive it."""
 
     builder: types.Builder
+    parser: types.OnnxParser  # owns the weights that the network points to
     network: types.INetworkDefinition
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -108,7 +112,7 @@ def parse_graph(library: TensorRTLibrary, onnx: Path) -> ParsedGraph:
     for tensor in inputs:
         _tell_axes_apart(tensor)
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    return ParsedGraph(builder, network, tuple(map(_spec, inputs)), tuple(map(_spec, outputs)), log)
+    return ParsedGraph(builder, parser, network, tuple(map(_spec, inputs)), tuple(map(_spec, outputs)), log)
 
 
 def build_plan(
@@ -138,6 +142,9 @@ def build_plan(
         config.add_optimization_profile(_profile(parsed.builder, profile))
     if library.ahead_of_time:
         _name_targets(library, config, request.targets)
+    # Where the library may ask for memory while it runs, nothing of it can be recorded as a CUDA graph.
+    if "REQUIRE_USER_ALLOCATION" in library.module.BuilderFlag.__members__:
+        config.set_flag(library.module.BuilderFlag.__members__["REQUIRE_USER_ALLOCATION"])
     cache = config.create_timing_cache(request.timing_cache) if library.timing_cache else None
     if cache is not None and not config.set_timing_cache(cache, False):
         raise TensorRTError("the timing cache is of another library or GPU: delete it")
@@ -215,7 +222,8 @@ def recording_logger(trt: TensorRTModule, log: Log) -> types.ILogger:
         base.__init__(self)
 
     def record(self: types.ILogger, severity: types.ILogger.Severity, text: str) -> None:
-        log.lines.append((severity.name, text))
+        if severity.name != "VERBOSE":
+            log.lines.append((severity.name, text))
 
     made: types.ILogger = type("RecordingLogger", (base,), {"__init__": construct, "log": record})()
     return made

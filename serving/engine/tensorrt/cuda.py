@@ -6,12 +6,18 @@ loads torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
 
 from serving.engine.protocol import EngineError, Tensor
+
+# Asking the driver for memory may wait for the whole device, which no thread may do while another one records. Every
+# engine of a process asks and records under this lock.
+_ALONE = threading.RLock()
 
 
 class CudaBuffer:
@@ -21,7 +27,12 @@ class CudaBuffer:
         self._stream = stream
         with torch.cuda.stream(stream):
             self._device = torch.empty(nbytes, dtype=torch.uint8, device=device)
-        self._host = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+            self._host = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._device.device
 
     @property
     def address(self) -> int:
@@ -33,13 +44,25 @@ class CudaBuffer:
         view: Tensor = self._host.numpy()[:count].view(kind).reshape(shape)
         return view
 
-    def upload(self, nbytes: int) -> None:
-        with torch.cuda.stream(self._stream):
-            self._device[:nbytes].copy_(self._host[:nbytes], non_blocking=True)
+    def upload(self, nbytes: int, offset: int = 0) -> None:
+        part = slice(offset, offset + nbytes)
+        with _explained("copying to the device"), torch.cuda.stream(self._stream):
+            self._device[part].copy_(self._host[part], non_blocking=True)
 
     def download(self, nbytes: int) -> None:
-        with torch.cuda.stream(self._stream):
+        with _explained("copying from the device"), torch.cuda.stream(self._stream):
             self._host[:nbytes].copy_(self._device[:nbytes], non_blocking=True)
+
+    def fill(self, offset: int, tensor: torch.Tensor, ready: torch.cuda.Event) -> None:
+        """Copy a contiguous `tensor` of this device to `offset` bytes from the beginning, in the stream's order and not
+        before `ready`; returns at once. The tensor's memory is not used again before the copy is done.
+        """
+        flat = tensor.view(-1).view(torch.uint8)
+        with _explained("copying on the device"), torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
+            self._device[offset : offset + flat.numel()].copy_(flat, non_blocking=True)
+            # It was made on another stream: its memory goes back to that one's pool only when this copy is done.
+            tensor.record_stream(self._stream)
 
 
 class CudaDevice:
@@ -52,29 +75,54 @@ class CudaDevice:
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     @property
+    def device(self) -> torch.device:
+        """As torch names it."""
+        return self._device
+
+    @property
     def stream(self) -> int:
         return self._stream.cuda_stream
 
+    def current(self) -> torch.cuda.device:
+        return torch.cuda.device(self._device)
+
     def buffer(self, nbytes: int) -> CudaBuffer:
-        try:
+        with _ALONE, _explained(f"asking for {nbytes} bytes on {self._device}"), self.current():
             return CudaBuffer(nbytes, self._stream, self._device)
-        except torch.cuda.OutOfMemoryError as error:
-            raise EngineError(f"no {nbytes} bytes left on {self._device}: {error}") from error
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads (other engines of the process) may use the device meanwhile.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        # Not by `torch.cuda.graph`, which waits for the whole device and collects garbage first. Other threads may use
+        # the device meanwhile, in streams of their own.
+        with _ALONE, _explained("recording"), torch.cuda.stream(self._stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work()
+            except BaseException:
+                # Also where the recording is lost already: the stream has to leave it.
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
 
         def replay() -> None:
-            with torch.cuda.stream(self._stream):
+            with _explained("replaying"), torch.cuda.stream(self._stream):
                 graph.replay()
 
         return replay
 
     def synchronize(self) -> None:
-        self._stream.synchronize()
+        with _explained("computing"):
+            self._stream.synchronize()
 
     def close(self) -> None:
-        self._stream.synchronize()
+        self.synchronize()
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Errors of CUDA, which torch raises as RuntimeError, in the words of an engine."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineError(f"CUDA failed while {doing}: {error}") from error

@@ -7,7 +7,8 @@ the order of copies and runs) is exercised where there is no GPU.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 from serving.engine.protocol import Tensor
 
@@ -24,8 +25,8 @@ class Buffer(Protocol):
         """The beginning of the host twin as a numpy array, sharing its memory."""
         ...
 
-    def upload(self, nbytes: int) -> None:
-        """Copy the first bytes from host to device, in the stream's order; returns at once."""
+    def upload(self, nbytes: int, offset: int = 0) -> None:
+        """Copy bytes from `offset` on from host to device, in the stream's order; returns at once."""
         ...
 
     def download(self, nbytes: int) -> None:
@@ -33,12 +34,44 @@ class Buffer(Protocol):
         ...
 
 
+@runtime_checkable
+class PlacedTensor(Protocol):
+    """A tensor that is on the device already, or will be when what was asked of the device before is done."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row: without the batch axis."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name of the element type."""
+        ...
+
+    def copy_to(self, buffer: Buffer, offset: int) -> None:
+        """Copy it on the device to `offset` bytes from the beginning of `buffer`, in the order of the buffer's stream;
+        returns at once. Raises EngineError for a buffer of another device.
+        """
+        ...
+
+
 class Device(Protocol):
-    """One GPU and one stream of work on it. Used by one thread."""
+    """One GPU and one stream of work on it. Used by one thread at a time, which need not be the one that made it.
+
+    Whatever goes wrong on the device is an EngineError.
+    """
 
     @property
     def stream(self) -> int:
         """The stream's handle, as TensorRT takes it."""
+        ...
+
+    def current(self) -> AbstractContextManager[object]:
+        """Within it, this is the device of the calling thread.
+
+        A library takes the device of the thread that calls it, not that of what it is given: everything that touches
+        the library, its engines or its contexts belongs within.
+        """
         ...
 
     def buffer(self, nbytes: int) -> Buffer:
@@ -48,7 +81,9 @@ class Device(Protocol):
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` puts into the stream; gives a function that puts all of it there again.
 
-        `work` may put nothing into other streams and must not wait. It is not run by recording it.
+        The stream must be empty. `work` may put nothing into other streams, must not wait and must not ask for memory.
+        It is not run by recording it. Raises EngineError where the device does not take the recording; the stream is
+        then as it was before.
         """
         ...
 

@@ -9,7 +9,8 @@ its stream and does it at `synchronize`, so a copy or a wait that is missing sho
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.engine import Engine, EngineError, Tensor, TensorSpec
+from serving.engine.rows import PlacingEngine, run_rows
+from serving.engine.stacking import BatchBuffer
 from serving.engine.tensorrt import (
     Built,
     PlanCorruptError,
@@ -31,6 +34,7 @@ from serving.engine.tensorrt import (
     TensorRTError,
     TensorRTLibrary,
 )
+from serving.engine.tensorrt.device import Buffer
 from serving.engine.tensorrt.engine import TensorRTEngine
 from serving.engine.tensorrt.library import TensorRTModule
 from serving.engine.tensorrt.store import PlanStore, StoredPlan
@@ -53,8 +57,15 @@ class HostBuffer:
         view: Tensor = self._near[:count].view(dtype).reshape(shape)
         return view
 
-    def upload(self, nbytes: int) -> None:
-        self._device.enqueue("upload", lambda: np.copyto(self._far[:nbytes], self._near[:nbytes]))
+    def upload(self, nbytes: int, offset: int = 0) -> None:
+        part = slice(offset, offset + nbytes)
+        self._device.enqueue("upload", lambda: np.copyto(self._far[part], self._near[part]))
+
+    def place(self, row: Tensor, offset: int) -> None:
+        """A copy on the device: from memory that the host has nothing to do with."""
+        flat = np.ascontiguousarray(row).view(np.uint8).ravel()
+        part = slice(offset, offset + flat.size)
+        self._device.enqueue("place", lambda: np.copyto(self._far[part], flat))
 
     def download(self, nbytes: int) -> None:
         self._device.enqueue("download", lambda: np.copyto(self._near[:nbytes], self._far[:nbytes]))
@@ -62,9 +73,13 @@ class HostBuffer:
 
 @dataclass
 class HostDevice:
-    """`waits` counts host waits, `captures` recordings, `replays` their replays, `done` what the stream did."""
+    """`waits` counts host waits, `captures` recordings, `replays` their replays, `done` what the stream did. `inside`:
+    whether this is the device of the thread; `lost`: waiting fails; `unrecordable`: recording fails."""
 
     waits: int = 0
+    inside: bool = False
+    lost: bool = False
+    unrecordable: bool = False
     captures: int = 0
     replays: int = 0
     closed: bool = False
@@ -75,7 +90,17 @@ class HostDevice:
     def stream(self) -> int:
         return STREAM
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        assert not self.inside
+        self.inside = True
+        try:
+            yield
+        finally:
+            self.inside = False
+
     def buffer(self, nbytes: int) -> HostBuffer:
+        assert self.inside
         return HostBuffer(nbytes, self)
 
     def enqueue(self, what: str, work: Callable[[], None]) -> None:
@@ -83,6 +108,8 @@ class HostDevice:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         assert not self.queue, "captured while the stream was busy"
+        if self.unrecordable:
+            raise EngineError("this cannot be recorded")
         work()
         recorded, self.queue = self.queue, []
         self.captures += 1
@@ -95,6 +122,8 @@ class HostDevice:
 
     def synchronize(self) -> None:
         self.waits += 1
+        if self.lost:
+            raise EngineError("an illegal memory access")
         for what, work in self.queue:
             work()
             self.done.append(what)
@@ -114,6 +143,7 @@ class _Context:
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         assert stream == STREAM
+        assert self._engine.device.inside
         self._profile = self._engine.profiles[profile]
         return True
 
@@ -138,10 +168,15 @@ class _Context:
         self._addresses[name] = address
         return True
 
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream == STREAM
+        return self._engine.capturable
+
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == STREAM
         assert self._shape is not None
         assert self._memory, "runs without memory"
+        assert self._engine.device.inside, "runs on whatever device the thread had"
         if self._engine.failing:
             return False
         count = int(np.prod(self._shape))
@@ -168,9 +203,21 @@ class _CudaEngine:
     data_dependent: bool
     contexts: int = 0
     device_memory_size_v2: int = 64
+    capturable: bool = True
+    configured: list[str] = field(default_factory=list)
 
-    def create_execution_context(self, strategy: str) -> _Context:
-        assert strategy == "user managed"
+    def create_runtime_config(self) -> SimpleNamespace:
+        config = SimpleNamespace()
+        config.set_execution_context_allocation_strategy = lambda strategy: setattr(
+            config, "memory", strategy
+        )
+        return config
+
+    def create_execution_context(self, how: str | SimpleNamespace) -> _Context:
+        if isinstance(how, SimpleNamespace):
+            self.configured.append(how.dynamic_shapes_kernel_specialization_strategy)
+            how = how.memory
+        assert how == "user managed"
         self.contexts += 1
         return _Context(self)
 
@@ -189,6 +236,9 @@ class HostTensorRT:
     refuses: bool = False
     failing: bool = False
     data_dependent: bool = False
+    capturable: bool = True
+    DynamicShapesKernelSpecializationStrategy: Any = None
+    loggers: list[Any] = field(default_factory=list)
     __version__: str = "1.7"
     ILogger: type = _Logger
     ExecutionContextAllocationStrategy: Any = field(
@@ -199,13 +249,18 @@ class HostTensorRT:
 
     def Runtime(self, logger: _Logger) -> HostTensorRT:
         assert logger.ready
+        self.loggers.append(logger)
         return self
 
     def deserialize_cuda_engine(self, plan: bytes) -> _CudaEngine | None:
+        assert self.device.inside
         self.plans.append(plan)
         if self.refuses:
             return None
-        self.engines.append(_CudaEngine(self.device, self.profiles, self.failing, self.data_dependent))
+        made = _CudaEngine(
+            self.device, self.profiles, self.failing, self.data_dependent, capturable=self.capturable
+        )
+        self.engines.append(made)
         return self.engines[-1]
 
     def library(self) -> TensorRTLibrary:
@@ -358,3 +413,100 @@ def test_after_close_nothing_runs(bench: Bench) -> None:
     assert bench.device.closed
     with pytest.raises(EngineError, match="after close"):
         engine.run({"x": random(1, 1)})
+
+
+@dataclass
+class HostPlaced:
+    """A row that is on the device."""
+
+    row: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.row.shape
+
+    @property
+    def dtype(self) -> str:
+        return str(self.row.dtype)
+
+    def copy_to(self, buffer: Buffer, offset: int) -> None:
+        assert isinstance(buffer, HostBuffer)
+        buffer.place(self.row, offset)
+
+
+@given(st.lists(st.tuples(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, 8)), max_size=12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_of_host_and_device_make_one_batch(bench: Bench, calls: list[tuple[list[bool], int]]) -> None:
+    engine = bench.engine()
+    assert isinstance(engine, PlacingEngine)
+    for seed, (on_device, width) in enumerate(calls):
+        x = random(len(on_device), width, seed)
+        rows = [HostPlaced(row) if there else row for row, there in zip(x, on_device, strict=True)]
+        np.testing.assert_array_equal(run_rows(engine, "x", rows, BatchBuffer())["y"], x * 2)
+
+
+def test_rows_that_do_not_fit_are_refused(bench: Bench) -> None:
+    engine = bench.engine()
+    row = random(1, 4)[0]
+    for rows in ([row, random(1, 5)[0]], [row.astype(np.float64)], [row] * 9, [], [row[0]]):
+        with pytest.raises(EngineError, match=r"rows for x|does not take a row"):
+            engine.run_rows({"x": rows})
+    with pytest.raises(EngineError, match="takes"):
+        engine.run_rows({"z": [row]})
+    np.testing.assert_array_equal(engine.run_rows({"x": [row]})["y"], row[None] * 2)
+
+
+def test_a_run_that_fails_leaves_nothing_in_the_stream(bench: Bench) -> None:
+    engine = bench.engine(failing=True)
+    with pytest.raises(EngineError, match="the plan failed"):
+        engine.run({"x": random(1, 1)})
+    assert bench.device.queue == []
+    assert not bench.device.inside
+
+
+def test_what_cannot_be_recorded_runs_call_by_call(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.device.unrecordable = True
+    engine = bench.engine()
+    for seed in range(5):
+        x = random(2, 4, seed)
+        np.testing.assert_array_equal(engine.run({"x": x})["y"], x * 2)
+    assert caplog.text.count("runs without CUDA graphs") == 1
+    assert bench.device.captures == 0
+
+
+def test_what_the_library_calls_unrecordable_is_not_tried(bench: Bench) -> None:
+    engine = bench.engine(capturable=False)
+    for seed in range(3):
+        engine.run({"x": random(2, 4, seed)})
+    assert bench.device.captures == 0
+
+
+def test_kernels_are_compiled_when_shapes_are_told_where_the_library_asks(bench: Bench) -> None:
+    strategies = SimpleNamespace(EAGER="eager", LAZY="lazy")
+    engine = bench.engine(DynamicShapesKernelSpecializationStrategy=strategies)
+    engine.run({"x": random(2, 4)})
+    assert bench.module.engines[0].configured == ["eager"] * len(PROFILES)
+
+
+def test_a_device_that_fails_is_not_used_again_and_closes(bench: Bench) -> None:
+    engine = bench.engine()
+    bench.device.lost = True
+    with pytest.raises(EngineError, match="illegal memory access"):
+        engine.run({"x": random(1, 1)})
+    waits = bench.device.waits
+    with pytest.raises(EngineError, match="failed before and takes no more: an illegal memory access"):
+        engine.run({"x": random(1, 1)})
+    engine.close()
+    assert bench.device.waits == waits
+
+
+def test_what_the_library_says_all_day_is_not_kept(bench: Bench) -> None:
+    engine = bench.engine()
+    for number in range(1000):
+        bench.module.loggers[0].log(SimpleNamespace(name="WARNING"), f"again {number}")
+        bench.module.loggers[0].log(SimpleNamespace(name="VERBOSE"), "diary")
+    bench.module.engines[0].failing = True
+    with pytest.raises(EngineError, match="again 999") as failed:
+        engine.run({"x": random(1, 1)})
+    assert "diary" not in str(failed.value)
+    assert len(engine._log.lines) == 100

@@ -6,6 +6,7 @@ The library is made of small classes with the calls that `refit.py` and the engi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ class Memory:
     def host(self, shape: tuple[int, ...], dtype: str) -> Tensor:
         return np.zeros(shape, dtype)
 
-    def upload(self, nbytes: int) -> None:
+    def upload(self, nbytes: int, offset: int = 0) -> None:
         pass
 
     def download(self, nbytes: int) -> None:
@@ -49,6 +50,9 @@ class Memory:
 
 class IdleDevice:
     stream = 7
+
+    def current(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def buffer(self, nbytes: int) -> Memory:
         return Memory()
