@@ -15,9 +15,9 @@ from typing import Final, Protocol
 from llm_server.training.coco_pictures import NumberedObject, Picture
 from llm_server.training.conversations import Conversation
 from llm_server.training.crayon_instructions import crayon_questions
+from llm_server.training.dual_families import FAMILIES
 from llm_server.training.dual_settings import DualSettings, StageKind, Views
 from llm_server.training.expert_noise import noisy
-from llm_server.training.mixture import FAMILIES
 from llm_server.training.question import Family, Task, draw_questions
 from llm_server.training.scene_maps import LabelIds, Maps, as_painted, maps, painted
 from llm_server.training.scenes import Split, Verbalize, make_scene
@@ -27,6 +27,7 @@ FROM_MAP: Final = frozenset(
     {
         "count", "count_category", "category", "list", "list_numbered", "list_boxes", "class_boxes", "box_class",
         "one_box", "extreme", "several", "once", "existence", "existence_category", "position", "bigger",
+        "which_of", "absent", "options_object",
     }
 )  # fmt: skip
 #: Kinds that crayon prompt tuning asks: the three crayon instructions, and what they rest on.
