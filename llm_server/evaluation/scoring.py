@@ -4,10 +4,12 @@ Everything is lower-cased, blanks are collapsed, punctuation at the ends and the
 Then, the same for the adapters and for the base model without them, so that a base that knows the answer but says it
 in another form is not marked down for the form:
 
-- count: the first number said, in digits or words ("no", "none" is 0), equals the expected one;
-- existence: the first word is the expected yes or no;
-- relation: equal to the sentence or to its bare object ("bicycle", also after "it is");
-- text: equal after a lead such as "it says:" and after quotation marks are dropped; lines in order.
+- count, count_category: the first number said, in digits or words ("no", "none" is 0), equals the expected one;
+- existence, and wherever a bare yes or a no is expected: the first word is the expected yes or no;
+- text: equal after a lead such as "it says:" and after quotation marks are dropped; lines in order;
+- where the letter of an option is expected: the letter at the beginning, alone or before the option's words;
+- where "I cannot tell" is expected: any words that say so;
+- everything else: equal to the sentence or to its bare object ("bicycle", also after "it is").
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from llm_server.evaluation.declines import cannot_tell
+from llm_server.evaluation.instructions import letter
+
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+#: Kinds whose answers are numbers.
+COUNTED: Final = ("count", "count_category")
 _ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b ?")
 _NUMBER: Final = re.compile(rf"\b(?:\d+|no|none|{'|'.join(NUMBERS)})\b")
+_OPTION: Final = re.compile(r"\s*\(?([A-Z])(?:\)|[.:]|\s*$)")
 _LEADS: Final = re.compile(
     r"^(?:it says|text says|text reads|text in (?:picture|image|photo) (?:says|reads|is)|sign says)\s*:?\s*"
 )
@@ -44,18 +52,28 @@ def correct(kind: str, answer: str, expected: str, short: str = "") -> bool:
     Raises:
         ValueError: the expected answer of a count has no number.
     """
-    if kind == "count":
+    if kind in COUNTED:
         wanted = number(expected)
         if wanted is None:
             raise ValueError(f"no number in the expected answer {expected!r}")
         return number(answer) == wanted
+    option = letter(expected)
+    if option is not None:
+        found = _OPTION.match(answer)
+        return found is not None and found.group(1) == option
     said, right = normalise(answer), normalise(expected)
-    if kind == "existence":
-        return said.split(",")[0].split(" ")[0] == right.split(",")[0].split(" ")[0]
+    if kind == "existence" or right == "yes" or _first_word(right) == "no":
+        return _first_word(said) == _first_word(right)
+    if cannot_tell(expected):
+        return cannot_tell(answer)
     if kind == "text":
         return _text(said) == _text(right)
     said = said.removeprefix("it is ")
     return said == right or (bool(short) and said == normalise(short))
+
+
+def _first_word(said: str) -> str:
+    return re.split(r"[\s,.;:!]", said, maxsplit=1)[0]
 
 
 def _text(said: str) -> str:
