@@ -193,3 +193,29 @@ def test_what_a_gateway_cannot_do_is_said(method: str, error: type[Exception]) -
 def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="pretrained"):
         gateway_model(Lmms)(pretrained="x")
+
+
+def test_the_task_that_comes_along_draws_asks_and_marks() -> None:
+    import importlib
+    import json
+
+    package = "llm_server.evaluation.lmms_eval_plugin.tasks"
+    # lmms-eval ends with an error where a plugin has no such package.
+    folder = Path(str(importlib.import_module(package).__file__)).parent / "polysight_words"
+    drawing = importlib.import_module(f"{package}.polysight_words.drawing")
+    docs = [json.loads(line) for line in (folder / "words.jsonl").read_text().splitlines()]
+    assert len(docs) == 8
+    assert str(folder / "words.jsonl").endswith(
+        next(
+            line.split(": ")[1]
+            for line in (folder / "polysight_words.yaml").read_text().splitlines()
+            if line.strip().startswith("test:")
+        )
+    )
+    for doc in docs:
+        (picture,) = drawing.doc_to_visual(doc)
+        assert picture.size == (640, 360)
+        assert len(picture.getcolors(10**6)) > 2
+        assert drawing.doc_to_text(doc) == doc["question"]
+        assert drawing.process_results(doc, [f"It says: {doc['word'].lower()}."]) == {"contains_word": 1.0}
+        assert drawing.process_results(doc, ["No."]) == {"contains_word": 0.0}
