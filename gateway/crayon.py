@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES = 133
+from serving.coco import COCO_PANOPTIC
+
+CLASSES = len(COCO_PANOPTIC)
 """Classes with an embedding; index 0 of the table is "unknown", so class indices run from 1 to 133."""
 MAX_ORDINAL = 20
 """Numbers with an embedding; index 0 of the table is "unknown"."""

@@ -24,10 +24,11 @@ from gateway.verbalizer.moai import (
     Relation,
     verbalize_relations,
 )
-from gateway.verbalizer.names import COCO_PANOPTIC, PSG_PREDICATES, display_name
+from gateway.verbalizer.names import PSG_PREDICATES, display_name
 from gateway.verbalizer.phrase import EMPTY, Box, Verbalization
+from serving.coco import COCO_PANOPTIC, UNLABELLED_ID
 
-VOID = 133
+VOID = UNLABELLED_ID
 """Panoptic value of pixels without a segment in the relation model's map."""
 INSTANCE_OFFSET = 1000
 """A panoptic value of the relation model is label + instance * INSTANCE_OFFSET."""

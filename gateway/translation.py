@@ -50,11 +50,11 @@ from gateway.verbalizer.moai import (
     verbalize_relations,
     verbalize_text,
 )
-from gateway.verbalizer.names import UNLABELLED
 from polysight.common.v1 import geometry_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
 from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
+from serving.coco import UNLABELLED
 
 
 @dataclass(frozen=True)

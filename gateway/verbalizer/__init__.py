@@ -21,9 +21,10 @@ from gateway.verbalizer.moai import (
     verbalize_relations,
     verbalize_text,
 )
-from gateway.verbalizer.names import COCO_PANOPTIC, PSG_PREDICATES, UNLABELLED, display_name
+from gateway.verbalizer.names import PSG_PREDICATES, display_name
 from gateway.verbalizer.phrase import Box, Phrase, Verbalization
 from gateway.verbalizer.polysight import SeenObject, SeenRelation, SeenText, spoken_name, verbalize_polysight
+from serving.coco import COCO_PANOPTIC, UNLABELLED
 
 __all__ = [
     "COCO_PANOPTIC",

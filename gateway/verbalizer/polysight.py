@@ -29,8 +29,9 @@ from dataclasses import dataclass
 
 from gateway.prompt import MAX_LINE_CHARACTERS, neutralise_line
 from gateway.verbalizer.collavo import NOTHING
-from gateway.verbalizer.names import UNLABELLED, display_name
+from gateway.verbalizer.names import display_name
 from gateway.verbalizer.phrase import Box, Part, Verbalization, join, listing, union
+from serving.coco import UNLABELLED
 
 MAX_OBJECTS = 20
 MAX_RELATIONS = 10

@@ -10,14 +10,13 @@ from polysight.common.v1 import model_pb2
 from services.panoptic.eomt.model import REVISION as EOMT_REVISION
 from services.panoptic.eomt.model import EomtModel
 from services.panoptic.export import ARTIFACT, export
-from services.panoptic.mask2former.labels import THINGS
 from services.panoptic.mask2former.model import REVISION as MASK2FORMER_REVISION
 from services.panoptic.mask2former.model import Mask2FormerModel
 from services.panoptic.mask2former.published import REFERENCE, SERVING, Thresholds
 from services.panoptic.model import REVISION, PanopticModel, PanopticParams
 from services.panoptic.segmenter import AnySegmenter
 from services.panoptic.settings import PanopticSettings
-from serving.coco import UNLABELLED_ID
+from serving.coco import THINGS, UNLABELLED_ID
 from serving.engine import Engine
 from serving.engine.selection import open_engine
 from serving.weights import WeightStore, WeightsUnavailableError

@@ -11,11 +11,11 @@ import grpc
 
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import scene_graph_pb2, scene_graph_pb2_grpc
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.predicates import PREDICATES
 from services.scene_graph.relater import AnyParams, AnyRelater
 from services.scene_graph.rules import Relation
+from serving.coco import COCO_PANOPTIC
 from serving.expert import Stages, time_left_s
 from serving.masks import encode_png, encode_rle_window
 from serving.yolo import INPUT_SIZE, CroppedMask

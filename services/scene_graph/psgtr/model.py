@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.predicates import PREDICATES
 from services.scene_graph.psgtr.pixels import LONGER, SHORTER, STRIDE, Fit, Float, network_input
 from services.scene_graph.psgtr.reference_graph import reference_graph
 from services.scene_graph.psgtr.serving_graph import serving_graph
 from services.scene_graph.psgtr.triplets import Answer
+from serving.coco import COCO_PANOPTIC
 from serving.engine import Engine
 
 REVISION = "psgtr-1"
@@ -45,7 +45,7 @@ _MASKS = ("subject_masks", "object_masks")
 class Prepared:
     """A picture ready for the device: (3, h, w) and (h, w) float32, and where the picture lies in them."""
 
-    pixels: Float
+    tensor: Float
     mask: Float
     fit: Fit
 
@@ -92,7 +92,7 @@ class PsgtrModel:
                 chunk = alike[start : start + self._engine.max_batch]
                 said = self._engine.run(
                     {
-                        "pixel_values": np.stack([batch[index].pixels for index in chunk]),
+                        "pixel_values": np.stack([batch[index].tensor for index in chunk]),
                         "pixel_mask": np.stack([batch[index].mask for index in chunk]),
                     }
                 )

@@ -25,8 +25,8 @@ from transformers.models.detr.modeling_detr import (
     DetrPreTrainedModel,
 )
 
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.predicates import PREDICATES
+from serving.coco import COCO_PANOPTIC
 
 CLASSES = len(COCO_PANOPTIC)
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.scene_graph.labels import THINGS
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.psgtr.masks import SURE, Bool, overlaps
 from services.scene_graph.psgtr.pixels import SQUASHED, Float
 from services.scene_graph.psgtr.triplets import LEAST_RELATION, Answer, Side, sides, softmax, strongest
 from services.scene_graph.rules import Relation
+from serving.coco import THINGS
 from serving.yolo import CroppedMask
 
 DROPPED = 131

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from services.scene_graph.labels import THINGS
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.psgtr.masks import SURE, box_overlaps, draw, overlaps
 from services.scene_graph.psgtr.triplets import (
@@ -23,6 +22,7 @@ from services.scene_graph.psgtr.triplets import (
     strongest,
 )
 from services.scene_graph.rules import Relation
+from serving.coco import THINGS
 
 SAME = 0.5
 """Masks of one class that overlap by more than this are of one thing."""

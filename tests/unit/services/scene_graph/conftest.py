@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.predicates import PREDICATE_IDS
 from services.scene_graph.psgtr.pixels import Fit
 from services.scene_graph.psgtr.triplets import Answer
+from serving.coco import COCO_PANOPTIC
 
 Seen = tuple[str, float, tuple[int, int, int, int]]
 """Class, score, and the cells its mask fills: x0, y0, x1, y1 of a grid of 20 x 20."""

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.scene_graph import labels
 from services.scene_graph.backend import open_backend
 from services.scene_graph.settings import SceneGraphSettings
-from serving.coco import COCO_80
 from serving.engine import EngineError
 from serving.weights import WeightStore, WeightsUnavailableError
 
@@ -33,13 +31,6 @@ def test_the_network_needs_a_graph(backend: str, tmp_path: Path, monkeypatch: py
     (tmp_path / "none.onnx").write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"none\.onnx"):
         open_backend(SceneGraphSettings(), WeightStore(tmp_path))
-
-
-def test_the_classes_are_those_that_prompts_are_written_with() -> None:
-    from gateway.verbalizer import names
-
-    assert labels.COCO_PANOPTIC == names.COCO_PANOPTIC
-    assert labels.COCO_PANOPTIC[: labels.THINGS] == COCO_80
 
 
 def test_serving_loads_no_training_framework() -> None:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scene_graph.fusion import FusedParams, fuse
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.predicates import PREDICATE_IDS
 from services.scene_graph.rules import Relation
+from serving.coco import COCO_PANOPTIC
 from serving.yolo import CroppedMask
 
 HEIGHT, WIDTH = 60, 80

@@ -11,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gateway.verbalizer import names
-from services.panoptic.mask2former.labels import COCO_PANOPTIC, THINGS
 from services.panoptic.mask2former.model import Mask2FormerModel, Raw
 from services.panoptic.model import PanopticParams, PanopticResult
-from serving.coco import COCO_80, UNLABELLED_ID
+from serving.coco import COCO_PANOPTIC, THINGS, UNLABELLED_ID
 from serving.engine import FakeEngine, TensorSpec
 
 SIDE = 32
@@ -58,11 +56,6 @@ def segment(
     model = Mask2FormerModel(engine(), fuse=fuse)
     (raw,) = model.infer([model.preprocess(np.zeros((*shape, 3), np.uint8), params)])
     return model.postprocess(raw, params)
-
-
-def test_the_labels_are_those_that_prompts_are_written_with() -> None:
-    assert COCO_PANOPTIC == names.COCO_PANOPTIC
-    assert COCO_PANOPTIC[:THINGS] == COCO_80
 
 
 def test_things_and_stuff_best_first() -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.psgtr.model import SERVING
 from services.scene_graph.psgtr.pixels import Fit
 from services.scene_graph.psgtr.serving_graph import serving_graph
 from services.scene_graph.psgtr.triplets import Answer, softmax, strongest
+from serving.coco import COCO_PANOPTIC
 
 Make = Callable[[Sequence[Any]], Answer]
 LEFT, RIGHT, BELOW = (0, 0, 8, 10), (10, 0, 18, 10), (0, 12, 20, 20)
