@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import grpc.aio
 from google.protobuf.message import Message
 
-from polysight.common.v1 import geometry_pb2
+from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.vision.v1 import detection_pb2, ocr_pb2, panoptic_pb2, scene_graph_pb2
 from serving.interceptors.client import Telling
@@ -66,11 +66,13 @@ class ExpertOptions:
         vocabulary: words to look for; empty for all that the detection expert knows.
         mask_encoding: how masks come back.
         crayon_grid: rows and columns of the panoptic index grid wanted besides, or None.
+        profile: whose habits those follow that have a published system behind them.
     """
 
     vocabulary: tuple[str, ...] = ()
     mask_encoding: geometry_pb2.MaskEncoding = geometry_pb2.MASK_ENCODING_UNSPECIFIED
     crayon_grid: tuple[int, int] | None = None
+    profile: model_pb2.Profile = model_pb2.PROFILE_UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class ExpertKind:
 
 
 def _panoptic(options: ExpertOptions) -> panoptic_pb2.SegmentRequest:
-    request = panoptic_pb2.SegmentRequest(mask_encoding=options.mask_encoding)
+    request = panoptic_pb2.SegmentRequest(mask_encoding=options.mask_encoding, profile=options.profile)
     if options.crayon_grid is not None:
         height, width = options.crayon_grid
         request.grids.add(height=height, width=width)
@@ -123,11 +125,13 @@ def _panoptic(options: ExpertOptions) -> panoptic_pb2.SegmentRequest:
 
 
 def _detection(options: ExpertOptions) -> detection_pb2.DetectRequest:
-    return detection_pb2.DetectRequest(vocabulary=options.vocabulary)
+    return detection_pb2.DetectRequest(vocabulary=options.vocabulary, profile=options.profile)
 
 
 def _scene_graph(options: ExpertOptions) -> scene_graph_pb2.GenerateSceneGraphRequest:
-    return scene_graph_pb2.GenerateSceneGraphRequest(mask_encoding=options.mask_encoding)
+    return scene_graph_pb2.GenerateSceneGraphRequest(
+        mask_encoding=options.mask_encoding, profile=options.profile
+    )
 
 
 def _ocr(_: ExpertOptions) -> ocr_pb2.RecognizeTextRequest:

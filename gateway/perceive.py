@@ -141,7 +141,7 @@ class Perceiver:
         wanted_s = options.budget.ToNanoseconds() / 1e9 if options.HasField("budget") else None
         budget_s = expert_budget(wanted_s, self._budget_s, remaining_s, reserve_s)
         asked = set(options.experts) or set(self._experts)
-        ask = ExpertOptions(tuple(options.vocabulary), options.mask_encoding, crayon_grid)
+        ask = ExpertOptions(tuple(options.vocabulary), options.mask_encoding, crayon_grid, options.profile)
         calls = {
             kind: Call(partial(expert.call, image, ask), budget_s)
             for kind, expert in self._experts.items()

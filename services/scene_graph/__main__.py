@@ -17,7 +17,6 @@ from polysight.vision.v1 import scene_graph_pb2_grpc
 from services.scene_graph.backend import open_backend
 from services.scene_graph.service import FULL_NAME, SceneGraphExpert, SceneGraphService
 from services.scene_graph.settings import SceneGraphSettings
-from serving.expert import Stages
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.metrics import Metrics
@@ -31,15 +30,12 @@ def load(settings: SceneGraphSettings, store: WeightStore, metrics: Metrics) -> 
     """
     backend = open_backend(settings, store)
     backend.model.warm_up(backend.defaults)
-    stages = Stages(
-        backend.model.infer,
-        metrics=metrics,
-        max_batch=min(settings.max_batch, backend.model.max_batch),
-        max_queue=settings.max_queue,
-        workers=settings.workers,
-    )
     return SceneGraphExpert(
-        backend.model, stages, backend.defaults, backend.description, backend.reference_defaults
+        backend.model,
+        backend.stages(settings, metrics),
+        backend.defaults,
+        backend.description,
+        backend.reference_defaults,
     )
 
 

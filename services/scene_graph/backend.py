@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from polysight.common.v1 import model_pb2
 from services.scene_graph.export import ARTIFACT
-from services.scene_graph.fusion import FUSION_VERSION, FusedModel, FusedParams
+from services.scene_graph.fusion import FUSION_VERSION, FusedModel, FusedParams, Prepared
 from services.scene_graph.model import SceneGraphModel, SceneGraphParams
 from services.scene_graph.psgtr import model as psgtr
 from services.scene_graph.psgtr.model import PsgtrModel
@@ -16,18 +18,36 @@ from services.scene_graph.rules import RULES_VERSION
 from services.scene_graph.service import describe
 from services.scene_graph.settings import SceneGraphSettings
 from serving.engine.selection import open_engine
+from serving.expert import Stages, by_pixels, by_shape
+from serving.telemetry.metrics import Metrics
 from serving.weights import WeightStore, WeightsUnavailableError
 from serving.weights.yolo_export import exported_onnx
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A model ready to serve. `reference_defaults`: None where there is no published system to follow."""
+    """A model ready to serve. `reference_defaults`: None where there is no published system to follow. `cost` and
+    `group` are the batcher's, of what the model prepares.
+    """
 
     model: AnyRelater
     defaults: AnyParams
     reference_defaults: AnyParams | None
     description: model_pb2.ModelDescription
+    cost: Callable[[Any], float] = by_pixels
+    group: Callable[[Any], Hashable] = by_shape
+
+    def stages(self, settings: SceneGraphSettings, metrics: Metrics) -> Stages[Any, Any]:
+        """The way of a picture through the model."""
+        return Stages(
+            self.model.infer,
+            metrics=metrics,
+            max_batch=min(settings.max_batch, self.model.max_batch),
+            max_queue=settings.max_queue,
+            workers=settings.workers,
+            cost=self.cost,
+            group=self.group,
+        )
 
 
 def open_backend(settings: SceneGraphSettings, store: WeightStore) -> Backend:
@@ -95,7 +115,19 @@ def _fused(settings: SceneGraphSettings, store: WeightStore) -> Backend:
         FusedParams(trained.defaults, geometric.defaults),
         FusedParams(psgtr.REFERENCE, geometric.defaults),
         description,
+        cost=fused_cost,
+        group=fused_group,
     )
+
+
+def fused_cost(prepared: Prepared) -> float:
+    """The batcher's `cost` where two networks look: megapixels of both inputs."""
+    return sum(by_pixels(part) for part in prepared.parts)
+
+
+def fused_group(prepared: Prepared) -> Hashable:
+    """The batcher's `group` where two networks look: shapes must agree in both, and one network may be left out."""
+    return tuple(by_shape(part) for part in prepared.parts)
 
 
 def _defaults(settings: SceneGraphSettings, own: SceneGraphParams) -> SceneGraphParams:

@@ -46,7 +46,19 @@ class FusedParams:
         return FusedParams(self.trained.asked(changes), self.geometric.asked(changes))
 
 
-Prepared = tuple[TrainedPrepared, GeometricPrepared | None]
+@dataclass(frozen=True)
+class Prepared:
+    """A picture ready for both networks, or for the trained one alone."""
+
+    trained: TrainedPrepared
+    geometric: GeometricPrepared | None
+
+    @property
+    def parts(self) -> tuple[TrainedPrepared | GeometricPrepared, ...]:
+        """What each network is given, in the order in which they run."""
+        return (self.trained,) if self.geometric is None else (self.trained, self.geometric)
+
+
 Raw = tuple[Answer, GeometricRaw | None]
 
 
@@ -69,16 +81,18 @@ class FusedModel:
     def preprocess(self, image: NDArray[np.uint8], params: FusedParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB."""
         trained = self._trained.preprocess(image, params.trained)
-        return trained, None if params.reference else self._geometric.preprocess(image, params.geometric)
+        return Prepared(
+            trained, None if params.reference else self._geometric.preprocess(image, params.geometric)
+        )
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Both networks, one after the other; blocking, one caller at a time."""
-        trained = self._trained.infer([first for first, _ in batch])
-        wanted = [second for _, second in batch if second is not None]
+        trained = self._trained.infer([item.trained for item in batch])
+        wanted = [item.geometric for item in batch if item.geometric is not None]
         geometric = iter(self._geometric.infer(wanted) if wanted else ())
         return [
-            (answer, None if second is None else next(geometric))
-            for answer, (_, second) in zip(trained, batch, strict=True)
+            (answer, None if item.geometric is None else next(geometric))
+            for answer, item in zip(trained, batch, strict=True)
         ]
 
     def postprocess(self, raw: Raw, params: FusedParams) -> SceneGraph:

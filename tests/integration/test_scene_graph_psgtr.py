@@ -19,17 +19,15 @@ from PIL import Image
 
 from polysight.common.v1 import geometry_pb2, image_pb2, model_pb2
 from polysight.vision.v1 import scene_graph_pb2, scene_graph_pb2_grpc
-from services.scene_graph.backend import Backend, open_backend
+from services.scene_graph.backend import Backend, fused_cost, fused_group, open_backend
 from services.scene_graph.export import main
 from services.scene_graph.fusion import FusedModel, FusedParams
-from services.scene_graph.labels import COCO_PANOPTIC
 from services.scene_graph.model import SceneGraphModel, SceneGraphParams
 from services.scene_graph.service import FULL_NAME, SceneGraphExpert, SceneGraphService
 from services.scene_graph.settings import SceneGraphSettings
 from serving.channel import open_channel
-from serving.coco import COCO_80
+from serving.coco import COCO_80, COCO_PANOPTIC
 from serving.engine import FakeEngine, TensorSpec
-from serving.expert import Stages
 from serving.grpc_server import Server, Servicer
 from serving.masks import Rle, decode_rle
 from serving.telemetry.metrics import Metrics
@@ -62,7 +60,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.asynccontextmanager
 async def serving(backend: Backend) -> AsyncIterator[scene_graph_pb2_grpc.SceneGraphServiceAsyncStub]:
     metrics = Metrics("scene_graph")
-    stages = Stages(backend.model.infer, metrics=metrics, max_batch=4, max_queue=64)
+    settings = SceneGraphSettings(port=0)
+    stages = backend.stages(settings, metrics)
     expert: asyncio.Future[SceneGraphExpert] = asyncio.get_running_loop().create_future()
     expert.set_result(
         SceneGraphExpert(
@@ -74,7 +73,6 @@ async def serving(backend: Backend) -> AsyncIterator[scene_graph_pb2_grpc.SceneG
     def add(server: grpc.aio.Server) -> None:
         scene_graph_pb2_grpc.add_SceneGraphServiceServicer_to_server(service, server)
 
-    settings = SceneGraphSettings(port=0)
     async with Server(settings=settings, servicers=[Servicer(FULL_NAME, add)], metrics=metrics) as server:
         await server.ready()
         async with open_channel(server.address) as channel:
@@ -182,6 +180,8 @@ async def test_the_rules_and_the_network_answer_together(graph: Path) -> None:
         FusedParams(trained.defaults, own),
         FusedParams(trained.reference_defaults, own),
         trained.description,
+        cost=fused_cost,
+        group=fused_group,
     )
     fused.model.warm_up(fused.defaults)
     async with serving(fused) as stub:

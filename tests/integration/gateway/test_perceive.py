@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 
 from bench.dummies import fingerprint, model_info
 from bench.dummy_mesh import DummyMesh
-from polysight.common.v1 import geometry_pb2
+from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
 from serving.errors import ImageCorruptError, QueueFullError, error_info, status_from_rpc_error
@@ -98,7 +98,12 @@ async def test_only_the_chosen_experts_are_asked(jpeg: Jpeg) -> None:
 
 
 async def test_options_reach_the_expert_they_concern(jpeg: Jpeg) -> None:
-    request = perceive(jpeg(1), vocabulary=["cat"], mask_encoding=geometry_pb2.MASK_ENCODING_NONE)
+    request = perceive(
+        jpeg(1),
+        vocabulary=["cat"],
+        mask_encoding=geometry_pb2.MASK_ENCODING_NONE,
+        profile=model_pb2.PROFILE_REFERENCE,
+    )
     async with DummyMesh(crayon_size=20) as mesh:
         await mesh.polysight.Perceive(request)
         panoptic, detection = mesh.experts["panoptic"].requests[0], mesh.experts["detection"].requests[0]
@@ -106,6 +111,7 @@ async def test_options_reach_the_expert_they_concern(jpeg: Jpeg) -> None:
     assert detection.vocabulary == ["cat"]
     assert panoptic.mask_encoding == scene_graph.mask_encoding == geometry_pb2.MASK_ENCODING_NONE
     assert [(grid.height, grid.width) for grid in panoptic.grids] == [(20, 20)]
+    assert {panoptic.profile, detection.profile, scene_graph.profile} == {model_pb2.PROFILE_REFERENCE}
 
 
 @pytest.mark.parametrize("missing", range(1, 16))

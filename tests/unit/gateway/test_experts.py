@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.dummies import REQUESTS
 from gateway.experts import KINDS, ExpertOptions, ImageField
-from polysight.common.v1 import geometry_pb2, image_pb2
+from polysight.common.v1 import geometry_pb2, image_pb2, model_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.vision.v1 import panoptic_pb2
 
@@ -38,11 +38,16 @@ def test_every_expert_takes_the_same_message_in_the_same_field() -> None:
     st.lists(st.text(max_size=8), max_size=3),
     st.sampled_from(geometry_pb2.MaskEncoding.values()),
     st.none() | st.tuples(st.integers(1, 512), st.integers(1, 512)),
+    st.sampled_from(model_pb2.Profile.values()),
 )
 def test_what_is_sent_is_what_was_meant(
-    data: bytes, vocabulary: list[str], masks: geometry_pb2.MaskEncoding, grid: tuple[int, int] | None
+    data: bytes,
+    vocabulary: list[str],
+    masks: geometry_pb2.MaskEncoding,
+    grid: tuple[int, int] | None,
+    profile: model_pb2.Profile,
 ) -> None:
-    options = ExpertOptions(tuple(vocabulary), masks, grid)
+    options = ExpertOptions(tuple(vocabulary), masks, grid, profile)
     for kind in KINDS:
         sent = REQUESTS[kind.expert].FromString(
             ImageField(data).request(kind.options(options).SerializeToString())
@@ -53,6 +58,8 @@ def test_what_is_sent_is_what_was_meant(
             assert [(g.height, g.width) for g in sent.grids] == ([] if grid is None else [grid])
         if kind.name in {"panoptic", "scene_graph"}:
             assert sent.mask_encoding == masks
+        if kind.name != "ocr":
+            assert sent.profile == profile
         if kind.name == "detection":
             assert list(sent.vocabulary) == vocabulary
 

@@ -47,18 +47,20 @@ OUTCOME_TIMED_OUT: Outcome
 OUTCOME_SKIPPED: Outcome
 
 class PerceptionOptions(_message.Message):
-    __slots__ = ("experts", "budget", "vocabulary", "verbalization_form", "mask_encoding")
+    __slots__ = ("experts", "budget", "vocabulary", "verbalization_form", "mask_encoding", "profile")
     EXPERTS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     VERBALIZATION_FORM_FIELD_NUMBER: _ClassVar[int]
     MASK_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     experts: _containers.RepeatedScalarFieldContainer[Expert]
     budget: _duration_pb2.Duration
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
     verbalization_form: _generation_pb2.VerbalizationForm
     mask_encoding: _geometry_pb2.MaskEncoding
-    def __init__(self, experts: _Optional[_Iterable[_Union[Expert, str]]] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., vocabulary: _Optional[_Iterable[str]] = ..., verbalization_form: _Optional[_Union[_generation_pb2.VerbalizationForm, str]] = ..., mask_encoding: _Optional[_Union[_geometry_pb2.MaskEncoding, str]] = ...) -> None: ...
+    profile: _model_pb2.Profile
+    def __init__(self, experts: _Optional[_Iterable[_Union[Expert, str]]] = ..., budget: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., vocabulary: _Optional[_Iterable[str]] = ..., verbalization_form: _Optional[_Union[_generation_pb2.VerbalizationForm, str]] = ..., mask_encoding: _Optional[_Union[_geometry_pb2.MaskEncoding, str]] = ..., profile: _Optional[_Union[_model_pb2.Profile, str]] = ...) -> None: ...
 
 class PerceiveRequest(_message.Message):
     __slots__ = ("image", "options")
