@@ -127,6 +127,18 @@ def test_two_halves_say_what_the_whole_says(
         np.testing.assert_allclose(best, largest, atol=LOGITS_TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+def test_phrases_are_embedded_as_the_whole_embeds_them(
+    network: Any, tokenizer: Any, bundle: Bundle, text_engine: Any, batch: int
+) -> None:
+    phrases = tuple(f"{phrase} {number}" for number in range(2) for phrase in PHRASES)[:batch]
+    expected = whole(network, tokenizer, pictures(1), phrases).text_embeds[0]
+    tokens: Any = phrase_tokenizer(bundle).read(phrases)
+    embeddings = text_engine.run({"input_ids": padded(tokens, 16)})["query_embeds"]
+    assert len(embeddings) == batch
+    np.testing.assert_allclose(embeddings, expected.numpy(), atol=TOLERANCE, rtol=0)
+
+
 def test_pictures_and_phrases_are_answered_alike_alone_and_in_company(
     image_engine: Any, text_engine: Any
 ) -> None:

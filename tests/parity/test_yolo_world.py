@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from services.detection.backend import open_backend
 from services.detection.settings import DetectionSettings
@@ -19,6 +20,7 @@ from serving.weights import WeightStore, WeightsUnavailableError
 pytest.importorskip("torch")
 pytest.importorskip("ultralytics")
 
+Floats = NDArray[np.float32]
 WORDS = "cat\ntraffic light\nwooden spoon\n"
 
 # A process of its own: ultralytics writes settings where it is told, and keeps what it was told for good.
@@ -34,10 +36,14 @@ torch.manual_seed(0)
 embeddings = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
 np.save(folder / "words.npy", embeddings)
 load_world("random:yolov8s-worldv2", names, embeddings).save(folder / "world.pt")
-pixels = torch.rand(2, 3, 64, 96)
+pixels = torch.rand(8, 3, 64, 96)
+network = load_world(str(folder / "world.pt"), names, embeddings).model.float().eval()
+stored = {"pixels": pixels.numpy()}
 with torch.no_grad():
-    said = load_world(str(folder / "world.pt"), names, embeddings).model.float().eval()(pixels)
-np.savez(folder / "said.npz", pixels=pixels.numpy(), said=(said[0] if isinstance(said, tuple) else said).numpy())
+    for batch in (1, 2, 5, 8):
+        said = network(pixels[:batch])
+        stored[f"said{batch}"] = (said[0] if isinstance(said, tuple) else said).numpy()
+np.savez(folder / "said.npz", **stored)
 arguments = [str(folder / name) for name in ("world.pt", "words.txt", "world.onnx")]
 sys.exit(main([*arguments, "--embeddings", str(folder / "words.npy")]))
 """
@@ -54,15 +60,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def alike(found: Floats, expected: Floats) -> None:
+    """Boxes are in pixels of the input, the rest are probabilities."""
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found[:, :4], expected[:, :4], atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(found[:, 4:], expected[:, 4:], atol=1e-4, rtol=0)
+
+
 @pytest.mark.slow
-def test_the_graph_says_what_the_network_says(folder: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+def test_the_graph_says_what_the_network_says(folder: Path, batch: int) -> None:
     stored = np.load(folder / "said.npz")
     engine = OnnxRuntimeEngine(folder / "world.onnx", threads=1)
-    (answer,) = engine.run({"images": stored["pixels"]}).values()
-    assert answer.shape[1] == 4 + 3
-    # Boxes are in pixels of the input.
-    np.testing.assert_allclose(answer[:, :4], stored["said"][:, :4], atol=1e-3, rtol=1e-4)
-    np.testing.assert_allclose(answer[:, 4:], stored["said"][:, 4:], atol=1e-4, rtol=0)
+    (answer,) = engine.run({"images": stored["pixels"][:batch]}).values()
+    assert answer.shape[:2] == (batch, 4 + 3)
+    alike(answer, stored[f"said{batch}"])
+    engine.close()
+
+
+@pytest.mark.slow
+def test_a_picture_is_answered_alike_alone_and_in_company(folder: Path) -> None:
+    pixels = np.load(folder / "said.npz")["pixels"]
+    engine = OnnxRuntimeEngine(folder / "world.onnx", threads=1)
+    (together,) = engine.run({"images": pixels}).values()
+    for index in range(len(pixels)):
+        (alone,) = engine.run({"images": pixels[index : index + 1]}).values()
+        alike(alone, together[index : index + 1])
     engine.close()
 
 
