@@ -7,6 +7,7 @@ contract is generated as `scripts/generate` does. Nothing here reaches into the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import io
 import os
@@ -25,11 +26,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from cli.mesh import HOST, free_ports, is_serving
 from polysight.common.v1 import image_pb2
+from polysight.gateway.v1 import polysight_pb2, polysight_pb2_grpc
 from serving.errors import error_info, status_from_rpc_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +72,38 @@ class Checkout:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @contextlib.contextmanager
+    def serving(self, module: str, port: int, settings: Mapping[str, str]) -> Iterator[str]:
+        """The address of a process of the checkout, until it has been told to end and has ended well."""
+        log, address = self.root / f"{module}.log", f"{HOST}:{port}"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=self.root,
+                env=self.environment(settings),
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            deadline = time.monotonic() + START_S
+            while not is_serving(address, 5):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            yield address
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(START_S) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+    def insert(self, path: str, after: str, *lines: str) -> None:
+        """Type `lines` after the one place in a file where `after` stands."""
+        before, found, rest = (self.root / path).read_text().partition(after)
+        assert found, f"{path}: {after}"
+        assert after not in rest, f"{path}: {after} stands there twice"
+        (self.root / path).write_text("".join((before, found, *(f"\n{line}" for line in lines), rest)))
+
     def generate(self, *protos: str) -> None:
         """What `scripts/generate` does, for some files of the contract."""
         includes = ("-Iprotos", "-Iprotos/third_party")
@@ -96,7 +131,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 class Expert:
     """The expert in a process of its own. `messages`: the generated module of its contract."""
 
-    process: subprocess.Popen[bytes]
     address: str
     metrics_port: int
     messages: Any
@@ -117,28 +151,8 @@ def expert(checkout: Checkout) -> Iterator[Expert]:
         "FOCUS_THREADS": "1",
         "FOCUS_DRAIN_PAUSE_S": "0",
     }
-    log = checkout.root / "focus.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.focus"],
-            cwd=checkout.root,
-            env=checkout.environment(settings),
-            stdout=output,
-            stderr=output,
-        )
-    address = f"{HOST}:{port}"
-    try:
-        deadline = time.monotonic() + START_S
-        while not is_serving(address, 5):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield Expert(process, address, metrics_port, _messages(checkout))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(START_S) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
+    with checkout.serving("services.focus", port, settings) as address:
+        yield Expert(address, metrics_port, _messages(checkout))
 
 
 def _messages(checkout: Checkout) -> Any:
@@ -283,3 +297,83 @@ async def test_a_request_without_a_picture_breaks_the_contracts_rule(
     info = error_info(status_from_rpc_error(caught.value))
     assert info is not None
     assert info.reason == "INVALID_FIELD"
+
+
+NUMBER, FIELD = 5, 10
+
+
+@pytest.fixture(scope="module")
+def gateway(checkout: Checkout, expert: Expert) -> Iterator[str]:
+    """The gateway of the checkout, told of the expert as the page's table says; nobody else is there."""
+    contract = "polysight/gateway/v1/polysight.proto"
+    checkout.insert(
+        f"protos/{contract}",
+        'import "polysight/vision/v1/detection.proto";',
+        'import "polysight/vision/v1/focus.proto";',
+    )
+    checkout.insert(f"protos/{contract}", "  EXPERT_OCR = 4;", f"  EXPERT_FOCUS = {NUMBER};")
+    checkout.insert(
+        f"protos/{contract}",
+        "RecognizeTextResponse ocr = 9;",
+        f"    polysight.vision.v1.MeasureFocusResponse focus = {FIELD};",
+    )
+    checkout.generate(contract)
+    checkout.insert(
+        "gateway/experts.py",
+        "KINDS: Sequence[ExpertKind] = (",
+        "    ExpertKind(",
+        "        polysight_pb2.EXPERT_FOCUS,",
+        '        "focus",',
+        '        "focus",',
+        f'        "/{SERVICE}/MeasureFocus",',
+        "        focus_pb2.MeasureFocusResponse.FromString,",
+        "        lambda _: focus_pb2.MeasureFocusRequest(),",
+        "    ),",
+    )
+    checkout.insert(
+        "gateway/experts.py",
+        "from serving.interceptors.client import Telling",
+        "from polysight.vision.v1 import focus_pb2",
+    )
+    checkout.insert(
+        "gateway/settings.py",
+        '    ocr_address: Address = Field(description="of the OCR expert")',
+        "    focus_address: Address",
+    )
+    checkout.insert(
+        "gateway/settings.py",
+        '            "ocr": self.ocr_address,',
+        '            "focus": self.focus_address,',
+    )
+    checkout.insert(
+        "gateway/translation.py",
+        "    ocr: ocr_pb2.RecognizeTextResponse | None = None",
+        "    focus: object | None = None",
+    )
+    port, nobody = free_ports(2)
+    experts = ("panoptic", "detection", "scene_graph", "ocr", "llm_server")
+    settings = {f"GATEWAY_{name.upper()}_ADDRESS": f"{HOST}:{nobody}" for name in experts}
+    settings |= {
+        "GATEWAY_FOCUS_ADDRESS": expert.address,
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_METRICS_PORT": "0",
+        "GATEWAY_DRAIN_PAUSE_S": "0",
+    }
+    with checkout.serving("gateway", port, settings) as address:
+        yield address
+
+
+async def test_the_gateway_asks_it_once_its_rows_are_there(expert: Expert, gateway: str) -> None:
+    request = polysight_pb2.PerceiveRequest(image=image_pb2.Image(data=stripes(120)))
+    request.options.experts.append(NUMBER)  # type: ignore[arg-type]
+    request.options.budget.FromSeconds(int(CALL_S) // 2)
+    async with grpc.aio.insecure_channel(gateway) as channel:
+        stub: Any = polysight_pb2_grpc.PolysightServiceStub(channel)
+        reply = await stub.Perceive(request, timeout=CALL_S)
+    by_number = {report.expert: report for report in reply.reports}
+    assert by_number.keys() == {1, 2, 3, 4, NUMBER}
+    assert by_number[NUMBER].outcome == polysight_pb2.OUTCOME_OK
+    # The field is unknown to the contract that this test was made with.
+    (seen,) = [field.data for field in UnknownFieldSet(by_number[NUMBER]) if field.field_number == FIELD]
+    found = expert.messages.MeasureFocusResponse.FromString(seen)
+    assert found.sharpness == pytest.approx(energy(120), rel=1e-4)
