@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from llm_server.evaluation.scene_questions import RecipeName
     from llm_server.evaluation.scene_sight import MapSight
 
 AdaptersOption = Annotated[
@@ -31,6 +32,12 @@ PrecisionOption = Annotated[str, typer.Option(help="Of the base: nf4 (as served)
 def scenes(
     n: Annotated[int, typer.Option("--n", min=1, help="How many held-out scenes.")] = 300,
     seed: Annotated[int, typer.Option(help="Which held-out scenes; none is ever trained on.")] = 12345,
+    questions: Annotated[
+        str,
+        typer.Option(
+            help="scenes or dual: whose kinds; auto: those of the recipe that made the adapters, by what it left."
+        ),
+    ] = "auto",
     noise: Annotated[
         bool,
         typer.Option(
@@ -59,16 +66,19 @@ def scenes(
     from serving.weights import WeightStore
 
     check_precision(precision)
+    folder = adapters or shipped_adapters()
+    recipe = _recipe(questions, folder)
     console = Console(stderr=True)
     checkpoint = base_checkpoint.checkpoint(WeightStore())
     report = score(
         checkpoint,
-        adapters or shipped_adapters(),
+        folder,
         n=n,
         seed=seed,
         console=console,
         precision=precision,
         show=show,
+        recipe=recipe,
         noise=noise,
         others=others,
         base=base,
@@ -78,6 +88,20 @@ def scenes(
     Console(stderr=as_json).print(_table(report))
     if as_json:
         print(json.dumps(report))
+
+
+def _recipe(questions: str, adapters: Path) -> RecipeName:
+    """The name of a recipe; raises typer.BadParameter for one that there is not."""
+    if questions == "scenes":
+        return "scenes"
+    if questions == "dual":
+        return "dual"
+    if questions != "auto":
+        raise typer.BadParameter(f"{questions} is not auto, scenes or dual", param_hint="--questions")
+    from llm_server.models.crayon_files import FOLDER
+    from llm_server.training.dual_run import CARD
+
+    return "dual" if (adapters / FOLDER).is_dir() or (adapters / CARD).is_file() else "scenes"
 
 
 def check_precision(precision: str) -> None:
@@ -130,6 +154,7 @@ def score(
     console: Console,
     precision: Any = "nf4",
     show: int = 0,
+    recipe: RecipeName = "scenes",
     noise: bool = False,
     others: int = 8,
     base: bool = True,
@@ -151,6 +176,7 @@ def score(
             seed=seed,
             n=n,
             verbalize=scene_words,
+            recipe=recipe,
             noise=noise,
             others=others,
             base=base,

@@ -26,10 +26,14 @@ def cannot_tell(answer: str) -> bool:
     return _CANNOT.search(_plain(answer)) is not None
 
 
+def says_absent(answer: str) -> bool:
+    """Whether it says no, none, nothing, or that something is not there."""
+    return _NOT_THERE.search(_plain(answer)) is not None
+
+
 def declines(answer: str) -> bool:
     """Whether it says no, none, nothing, that something is not there, or that it cannot be told."""
-    said = _plain(answer)
-    return _CANNOT.search(said) is not None or _NOT_THERE.search(said) is not None
+    return cannot_tell(answer) or says_absent(answer)
 
 
 def about_something_absent(kind: str, expected: str) -> bool:

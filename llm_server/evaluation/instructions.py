@@ -13,7 +13,7 @@ _LETTER: Final = re.compile(
 _ONE_LETTER: Final = re.compile(r"^\(?([A-Z])\)?[.):]?$")
 _ENDINGS: Final = tuple(ending.lower() for ending in (*ONE_WORD, *YES_NO))
 _MOST_WORDS: Final = 3
-"""A class name, such as "dining table" or "potted plant (#2)": what "a single word or phrase" comes to."""
+"""A class name, such as "dining table" or "potted plant (#2)": what "a single word or phrase" comes to at least."""
 
 
 def instruction(question: str) -> str | None:
@@ -30,8 +30,11 @@ def letter(answer: str) -> str | None:
     return found.group(1) if found else None
 
 
-def followed(form: str, answer: str) -> bool:
-    """Whether the answer has the form; says nothing of whether it is right."""
+def followed(form: str, answer: str, expected: str = "") -> bool:
+    """Whether the answer has the form; says nothing of whether it is right.
+
+    A phrase may be as long as the expected one: what a sign says, say.
+    """
     if form == "letter":
         return letter(answer) is not None
-    return 1 <= len(answer.split()) <= _MOST_WORDS
+    return 1 <= len(answer.split()) <= max(_MOST_WORDS, len(expected.split()))

@@ -11,7 +11,7 @@ from llm_server.evaluation.declines import about_something_absent, declines
 from llm_server.evaluation.instructions import followed, instruction
 from llm_server.evaluation.scene_questions import KINDS
 from llm_server.evaluation.scoring import correct
-from llm_server.training.question import Question
+from llm_server.training.question import Question, Task
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Scores:
 
     right: Counter[str] = field(default_factory=Counter)
     total: Counter[str] = field(default_factory=Counter)
+    by_task: dict[tuple[Task, str], Counter[bool]] = field(default_factory=dict)
     absent: Counter[bool] = field(default_factory=Counter)
     present: Counter[bool] = field(default_factory=Counter)
     forms: dict[str, Counter[str]] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Scores:
         kind = question.kind
         self.total[kind] += 1
         right = correct(kind, said, question.answer, question.short)
+        self.by_task.setdefault((question.task, kind), Counter())[right] += 1
         if right:
             self.right[kind] += 1
         else:
@@ -52,7 +54,7 @@ class Scores:
         form = instruction(question.text)
         if form is not None:
             counts = self.forms.setdefault(form, Counter())
-            counts.update(asked=1, followed=followed(form, said), right=right)
+            counts.update(asked=1, followed=followed(form, said, question.answer), right=right)
 
     def add_all(self, questions: Sequence[Question], words: str, answers: Sequence[str]) -> None:
         """Scores the answers about one scene, in the order of the questions."""
@@ -62,6 +64,11 @@ class Scores:
     def share(self, kind: str) -> float:
         """Of right answers of a kind, four decimals; 0 if it was not asked."""
         return _share(self.right[kind], self.total[kind])
+
+    def of_task(self, task: Task) -> float:
+        """Mean of the shares of right answers of a task's kinds; kinds asked more often do not count for more."""
+        shares = [counts[True] / counts.total() for (of, _), counts in self.by_task.items() if of == task]
+        return round(sum(shares) / max(1, len(shares)), 4)
 
     def shares(self) -> dict[str, float]:
         """Share of right answers for each main kind."""

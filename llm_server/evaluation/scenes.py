@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from llm_server.evaluation.packed_generation import answer_scenes
-from llm_server.evaluation.scene_questions import Item, heldout
+from llm_server.evaluation.scene_questions import Item, RecipeName, heldout
 from llm_server.evaluation.scene_scores import Scores
 from llm_server.evaluation.scene_sight import MapSight
 from llm_server.training.expert_noise import NONE, USUAL
@@ -73,6 +73,7 @@ def evaluate_with_and_without(
     seed: int,
     n: int,
     verbalize: Verbalize,
+    recipe: RecipeName = "scenes",
     noise: bool = False,
     others: int = 8,
     base: bool = True,
@@ -87,6 +88,7 @@ def evaluate_with_and_without(
         seed: which held-out scenes.
         n: how many.
         verbalize: how a scene is put into words.
+        recipe: whose questions are asked.
         noise: see the scenes through the noise model.
         others: questions about each scene beside those of the main kinds.
         base: ask the base alone too; without, ``base`` of the report is None.
@@ -94,7 +96,7 @@ def evaluate_with_and_without(
         advance: told of scenes done, ``2 * n`` in all, ``n`` without the base.
     """
     began = time.monotonic()
-    items = heldout(seed, n, noise=USUAL if noise else NONE, others=others)
+    items = heldout(seed, n, noise=USUAL if noise else NONE, others=others, recipe=recipe)
     adapted = evaluate(model, tokenizer, items, verbalize, sight=sight, advance=advance)
     alone = None
     if base:
@@ -105,6 +107,7 @@ def evaluate_with_and_without(
         "base": alone,
         "n": n,
         "seed": seed,
+        "questions": recipe,
         "noise": noise,
         "crayon": sight is not None,
         "seconds": round(time.monotonic() - began, 1),

@@ -8,7 +8,7 @@ in another form is not marked down for the form:
 - existence, and wherever a bare yes or a no is expected: the first word is the expected yes or no;
 - text: equal after a lead such as "it says:" and after quotation marks are dropped; lines in order;
 - where the letter of an option is expected: the letter at the beginning, alone or before the option's words;
-- where "I cannot tell" is expected: any words that say so;
+- where "I cannot tell" is expected: any words that say so, or where the reason is that something is not there, that;
 - everything else: equal to the sentence or to its bare object ("bicycle", also after "it is").
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from llm_server.evaluation.declines import cannot_tell
+from llm_server.evaluation.declines import cannot_tell, says_absent
 from llm_server.evaluation.instructions import letter
 
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -65,7 +65,7 @@ def correct(kind: str, answer: str, expected: str, short: str = "") -> bool:
     if kind == "existence" or right == "yes" or _first_word(right) == "no":
         return _first_word(said) == _first_word(right)
     if cannot_tell(expected):
-        return cannot_tell(answer)
+        return cannot_tell(answer) or (says_absent(expected) and says_absent(answer))
     if kind == "text":
         return _text(said) == _text(right)
     said = said.removeprefix("it is ")

@@ -10,11 +10,10 @@ import numpy as np
 
 from llm_server.evaluation.crayon_reading import CrayonReader
 from llm_server.evaluation.packed_generation import Seen, answer_scenes
-from llm_server.evaluation.scene_questions import draw, heldout
+from llm_server.evaluation.scene_questions import FAMILIES, draw, heldout, kinds
 from llm_server.evaluation.scene_scores import Scores
 from llm_server.evaluation.scene_sight import MapSight
 from llm_server.evaluation.scenes import evaluate
-from llm_server.training.mixture import FAMILIES
 from llm_server.training.question import TASKS, Question
 from llm_server.training.scene_maps import LabelIds, Maps, as_painted, maps, painted
 from llm_server.training.scenes import Verbalize, scene_stream
@@ -38,11 +37,12 @@ def map_items(seed: int, n: int, *, rows: int, columns: int, labels: LabelIds) -
     What is right is read off the grid: an object that others cover altogether is not there.
     """
     found: list[MapItem] = []
+    by_kind = kinds(FAMILIES["dual"])
     for rng, scene in scene_stream("heldout", seed):
         if len(found) == n:
             break
         shown, grid = as_painted(scene, painted(scene, rows, columns))
-        questions = tuple(q for kind in MAP_KINDS if (q := draw(rng, shown, kind)) is not None)
+        questions = tuple(q for kind in MAP_KINDS if (q := draw(rng, shown, by_kind[kind])) is not None)
         found.append(MapItem(maps(rng, shown, grid, labels), questions))
     return found
 
@@ -86,10 +86,6 @@ def score_tasks(
 
     The mean of kinds, so that the main ones, which are asked more often, do not count for more.
     """
-    items = heldout(seed, n)
+    items = heldout(seed, n, recipe="dual")
     scores = evaluate(model, tokenizer, items, verbalize, batch=_BATCH, sight=sight, advance=advance)
-    out: dict[str, float] = {}
-    for task in TASKS:
-        kinds = {family.kind for family in FAMILIES[task]} & set(scores.total)
-        out[task] = round(sum(scores.share(kind) for kind in kinds) / max(1, len(kinds)), 4)
-    return out
+    return {task: scores.of_task(task) for task in TASKS}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from itertools import islice
 from typing import Any
 
 import pytest
 
-from llm_server.evaluation.scene_questions import ALL_KINDS, KINDS, MAX_OBJECTS, draw, heldout
+from llm_server.evaluation.scene_questions import FAMILIES, KINDS, MAX_OBJECTS, RecipeName, heldout, kinds
 from llm_server.evaluation.scene_scores import Scores
 from llm_server.evaluation.scenes import answer_limits, evaluate_with_and_without
 from llm_server.evaluation.scoring import number
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training.expert_noise import USUAL, noise_rng, noisy
+from llm_server.training.phrases import counted_list
 from llm_server.training.question import Question
 from llm_server.training.recipe import adapted
 from llm_server.training.scenes import Scene, scene_stream, scenes
@@ -57,10 +57,11 @@ def test_held_out_scenes_are_never_training_scenes() -> None:
         assert [kind for kind in kinds if kind in KINDS] == [kind for kind in KINDS if kind in kinds]
 
 
-def test_every_kind_is_asked_and_about_as_often() -> None:
-    items = heldout(7, 60)
+@pytest.mark.parametrize("recipe", ["scenes", "dual"])
+def test_every_kind_is_asked_and_about_as_often(recipe: RecipeName) -> None:
+    items = heldout(7, 60, recipe=recipe)
     asked = Counter(q.kind for item in items for q in item.questions)
-    assert set(asked) == set(ALL_KINDS)
+    assert set(asked) == set(kinds(FAMILIES[recipe]))
     assert min(asked[kind] for kind in KINDS) >= 40
     assert all(len(item.questions) <= 12 for item in items)
 
@@ -75,19 +76,13 @@ def test_noise_shows_the_same_scenes_and_right_is_what_is_then_seen() -> None:
         changed += item.scene != scene
         for question in item.questions:
             if question.kind == "list" and item.scene.objects:
-                assert sum(_numbers(question.answer)) >= len(item.scene.counts())
+                assert question.answer.lower() == f"{counted_list(item.scene.counts())}.".lower()
             if question.kind == "text":
                 assert all(line in question.answer for line in item.scene.lines)
             if question.kind == "count":
                 said = number(question.answer)
                 assert said == 0 or said in item.scene.counts().values()
     assert changed > 30
-
-
-def _numbers(text: str) -> list[int]:
-    return [
-        1 if word in ("a", "an") else int(word) for word in re.findall(r"\b(?:a|an|\d+)\b", text.lower())
-    ] or [1] * (text.count(",") + text.count(" and ") + 1)
 
 
 def test_an_answer_may_be_as_long_as_the_right_one() -> None:
@@ -98,9 +93,28 @@ def test_an_answer_may_be_as_long_as_the_right_one() -> None:
         assert limit > len(tokenizer.encode(question.answer, add_special_tokens=False))
 
 
-def test_no_such_kind() -> None:
-    with pytest.raises(KeyError):
-        draw(next(scene_stream("heldout", 0))[0], Scene((), (), ()), "colour")
+@pytest.mark.parametrize("recipe", ["scenes", "dual"])
+def test_the_right_answer_is_right(recipe: RecipeName) -> None:
+    """Whoever says what training would have said is right, follows instructions, and declines what is absent."""
+    scores = Scores()
+    for item in heldout(11, 60, noise=USUAL, others=30, recipe=recipe):
+        scores.add_all(item.questions, "", [q.answer for q in item.questions])
+    report = scores.report()
+    assert [report[key] for key in ("all_kinds", "worst_kind", "declines", "false_declines")] == [1, 1, 1, 0]
+    assert {form: cell["followed"] for form, cell in report["instructions"].items()} == dict.fromkeys(
+        ["one_word"] if recipe == "scenes" else ["letter", "one_word"], 1.0
+    )
+    assert report["asked_about_absent"] > 100
+    assert scores.of_task("object") == scores.of_task("vl") == 1.0
+
+
+@pytest.mark.parametrize("recipe", ["scenes", "dual"])
+def test_saying_nothing_is_right_nowhere(recipe: RecipeName) -> None:
+    scores = Scores()
+    for item in heldout(11, 40, others=30, recipe=recipe):
+        scores.add_all(item.questions, "", [""] * len(item.questions))
+    assert scores.report()["all_kinds"] == 0.0
+    assert scores.report()["declines"] == 0.0
 
 
 def test_scores() -> None:
