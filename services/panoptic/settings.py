@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from serving.engine.settings import EngineSettings
+from serving.engine.settings import EngineSettings, default_batch
 from serving.settings import Port
 
 
@@ -20,7 +20,11 @@ class PanopticSettings(EngineSettings):
     port: Port = Field(50061, description="gRPC port; 0 picks a free one")
     metrics_port: Port = Field(51061, description="Prometheus HTTP port; 0 serves no metrics")
     workers: int = Field(2, ge=1, description="threads that decode, scale and draw masks")
-    max_batch: int = Field(8, ge=1, description="the most images that share an inference")
+    max_batch: int = Field(
+        default_factory=default_batch,
+        ge=1,
+        description="the most images that share an inference; unset: 2 on a CPU (more cost memory, not time), else 8",
+    )
     max_queue: int = Field(64, ge=1, description="waiting images above which a new one is refused")
     score_threshold: float | None = Field(
         None, ge=0, le=1, description="least score where a request sets none; unset: the backend's own"
