@@ -34,3 +34,7 @@ class UnknownAdapterFault(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(f"no adapter {name!r} is loaded")
         self.name = name
+
+
+class ConstraintFault(Exception):
+    """The form that was asked for is too much to follow, or to compile."""

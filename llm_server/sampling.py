@@ -138,7 +138,9 @@ class Sampler:
             kept = int(np.searchsorted(cumulative, self._params.top_p * total, side="left")) + 1
             cumulative = cumulative[: min(kept, cumulative.size)]
         drawn = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        return int(candidates[min(drawn, cumulative.size - 1)])
+        # Rounding may land on the total, behind which there are only tokens that cannot be chosen.
+        last = int(np.searchsorted(cumulative, cumulative[-1], side="left"))
+        return int(candidates[min(drawn, last)])
 
 
 def _best(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
