@@ -1,0 +1,126 @@
+"""Decoding and preparing on a GPU: from a file to a row of the engine's batch, without passing through the host.
+
+Each thread that prepares has a decoder and a stream of its own. A picture is decoded, turned upright, scaled and
+normalised on that stream; the engine's stream waits for it on the device and copies it into the batch. The host waits
+for none of that: it waits once, for the outputs of the batch. (nvImageCodec returns when its work is in the stream.)
+
+Headers come first and are judged on the host; what the device cannot decode exactly (`jpeg.py`), or fails to decode, is
+decoded there too, whose refusals are typed.
+
+Not run on hardware: written to the documentation, type-checked, held on the CPU to a codec of host memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
+
+from serving.engine.protocol import EngineError
+from serving.engine.tensorrt.device import PlacedTensor
+from serving.image import ImageLimits, decode_image
+from serving.preprocess.codec import PACKAGES, Codec, Decoder, load_codec
+from serving.preprocess.jpeg import device_jpeg
+from serving.preprocess.recipe import Recipe
+from serving.preprocess.tensors import prepare, turned
+
+# As libjpeg-turbo does it, which decodes on the host.
+_OPTIONS = ":fancy_upsampling=1"
+
+
+class Lane(Protocol):
+    """A stream of one thread."""
+
+    @property
+    def handle(self) -> int:
+        """As CUDA takes it."""
+        ...
+
+    def current(self) -> AbstractContextManager[object]:
+        """Within it, torch puts its work into this stream."""
+        ...
+
+    def place(self, tensor: torch.Tensor) -> PlacedTensor:
+        """`tensor`, which is there when this stream has come so far, as a row for an engine of the same device."""
+        ...
+
+
+@dataclass(frozen=True)
+class DevicePicture:
+    """A picture on the device: (H, W, 3) uint8 RGB, upright, in the order of `lane`."""
+
+    pixels: torch.Tensor
+    lane: Lane
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns, channels: as a picture on the host has it."""
+        height, width, channels = self.pixels.shape
+        return height, width, channels
+
+
+class DevicePreparation:
+    """Decodes and prepares on one device; used by any number of threads.
+
+    `codec` is nvImageCodec, `new_lane` makes the stream of a thread that comes for the first time, `index` is the GPU
+    as the driver counts.
+    """
+
+    def __init__(self, codec: Codec, new_lane: Callable[[], Lane], *, index: int = 0) -> None:
+        self._codec = codec
+        self._new_lane = new_lane
+        self._index = index
+        self._params = codec.DecodeParams(apply_exif_orientation=False, allow_any_depth=False)
+        self._own = threading.local()
+
+    def decode(self, data: bytes, limits: ImageLimits) -> DevicePicture | NDArray[np.uint8]:
+        """The picture on the device, or on the host (H, W, 3) RGB where that has to decode it.
+
+        Raises as `serving.image.decode_image` does, and EngineError when the device fails.
+        """
+        found = device_jpeg(data, limits)
+        if found is None:
+            return decode_image(data, limits)
+        lane, decoder = self._of_thread()
+        try:
+            with lane.current():
+                image = decoder.decode(data, params=self._params, cuda_stream=lane.handle)
+                if image is not None:
+                    pixels: torch.Tensor = from_dlpack(image)
+                    if pixels.shape == (found.height, found.width, 3) and pixels.dtype == torch.uint8:
+                        return DevicePicture(turned(pixels, found.orientation), lane)
+        except RuntimeError as error:  # of CUDA, by torch or by nvImageCodec
+            raise EngineError(f"decoding on GPU {self._index} failed: {error}") from error
+        return decode_image(data, limits)
+
+    def prepare(self, picture: DevicePicture, recipe: Recipe) -> PlacedTensor:
+        """The row of the batch that `recipe` makes of `picture`. Raises EngineError when the device fails."""
+        try:
+            with picture.lane.current():
+                return picture.lane.place(prepare(picture.pixels, recipe))
+        except RuntimeError as error:
+            raise EngineError(f"preparing on GPU {self._index} failed: {error}") from error
+
+    def _of_thread(self) -> tuple[Lane, Decoder]:
+        made: tuple[Lane, Decoder] | None = getattr(self._own, "made", None)
+        if made is None:
+            decoder = self._codec.Decoder(device_id=self._index, max_num_cpu_threads=1, options=_OPTIONS)
+            made = self._own.made = (self._new_lane(), decoder)
+        return made
+
+
+def open_preparation(index: int = 0) -> DevicePreparation:
+    """Preparation on the GPU of this index. Raises EngineError saying what is missing."""
+    codec = load_codec()
+    if codec is None:
+        raise EngineError(f"pictures are prepared on the device with nvImageCodec: install {PACKAGES}")
+    from serving.preprocess.cuda import CudaLane
+
+    return DevicePreparation(codec, lambda: CudaLane(index), index=index)
