@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.engines_calibration import calibration_of
 from cli.graphs import GRAPHS
 from serving.engine import OnnxRuntimeEngine, Tensor, TensorSpec
 from serving.engine.graph import ExportedGraph, prepare_graph
@@ -29,6 +30,8 @@ pytestmark = [
     pytest.mark.skipif(not present_gpus(), reason="no GPU"),
     pytest.mark.skipif(not any(map(installed, LIBRARIES)), reason="no TensorRT"),
 ]
+
+PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
 
 # Of each output's largest value. fp32 convolutions may use TF32, which has the mantissa of half precision.
 TOLERANCE: dict[Precision, float] = {"fp32": 5e-3, "fp16": 2e-2, "bf16": 1e-1}
@@ -77,5 +80,31 @@ def test_tensorrt_answers_as_onnx_runtime_does(
         for name, want in expected.items():
             apart = np.abs(found[name].astype(np.float64) - want).max()
             assert apart <= TOLERANCE[precision] * np.abs(want).max(), (name, batch)
+    ours.close()
+    reference.close()
+
+
+@pytest.mark.parametrize("name", ["yolo26n", "ppocrv6-det", "eomt-tiny", "owlv2-tiny-image"])
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_are_those_of_the_graph(name: str, precision: Precision, tmp_path: Path) -> None:
+    """Against ONNX Runtime on the same pairs of the same scales: what the calibration cost is no part of it."""
+    library, target = load_library(), present_gpus()[0].target
+    if precision == "fp8" and int(target.removeprefix("sm")) < 89:
+        pytest.skip(f"{target} has no float8")
+    (graph,) = [graph for graph in GRAPHS if graph.name == name]
+    prepared = prepare_graph(
+        graph, precision, WeightStore(), calibration=lambda source: calibration_of(graph, source, PHOTOS)
+    )
+    store = PlanStore(tmp_path)
+    request = BuildRequest(prepared.onnx, graph.profiles, (target,))
+    store.obtain(prepared.key(library, (target,)), lambda _: build_plan(library, request))
+    ours = open_tensorrt(graph.name, prepared.digest, store=store, library=library, precision=precision)
+    reference = OnnxRuntimeEngine(prepared.onnx, max_batch=2)
+    inputs = stored_inputs(graph, reference.inputs, 2)
+    expected, found = reference.run(inputs), ours.run(inputs)
+    for output, want in expected.items():
+        apart = np.abs(found[output].astype(np.float64) - want).max()
+        # A value on the edge between two steps falls to either side, and what follows differs by a step.
+        assert apart <= 5e-2 * np.abs(want).max(), output
     ours.close()
     reference.close()

@@ -269,16 +269,19 @@ class TensorRTEngine:
             recorded.replay()
             return recorded.outputs
         profile, shapes = key
-        if not self._recordings.worthwhile(key):
-            outputs, enqueue = self._bind(self._contexts[profile], shapes)
-            enqueue()
-            return outputs
-        context = self._context(engine, profile)
+        context, recording = self._contexts[profile], self._recordings.worthwhile(key)
+        if recording:
+            try:
+                context = self._context(engine, profile)
+            except TensorRTError as error:
+                self._stop_recording(error)
+                recording = False
         outputs, enqueue = self._bind(context, shapes)
-        # The library does deferred work in the first run of a shape, which a recording must not contain.
         enqueue()
-        self._wait()
-        self._record(key, outputs, enqueue, context)
+        if recording:
+            # The library does deferred work in the first run of a shape, which a recording must not contain.
+            self._wait()
+            self._record(key, outputs, enqueue, context)
         return outputs
 
     def _record(
@@ -288,16 +291,20 @@ class TensorRTEngine:
         enqueue: Callable[[], None],
         context: types.IExecutionContext,
     ) -> None:
-        """Record a run that has just been done. What cannot be recorded is run call by call from now on."""
+        """Record a run that has just been done."""
         try:
             if not can_record(context, self._device.stream):
                 raise EngineError("the library says that this network cannot be recorded")
             replay = self._device.capture(enqueue)
         except EngineError as error:
-            _logger.warning("%s: runs without CUDA graphs: %s", self._name, error)
-            self._recordings.stop()
-            return
-        self._recordings.keep(key, Recorded(outputs, replay, context))
+            self._stop_recording(error)
+        else:
+            self._recordings.keep(key, Recorded(outputs, replay, context))
+
+    def _stop_recording(self, why: EngineError) -> None:
+        """From now on what has not been recorded runs call by call: slower, and as right."""
+        _logger.warning("%s: runs without more CUDA graphs: %s", self._name, why)
+        self._recordings.stop()
 
     def _bind(
         self, context: types.IExecutionContext, shapes: Shapes

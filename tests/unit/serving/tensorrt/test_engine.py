@@ -205,6 +205,7 @@ class _CudaEngine:
     device_memory_size_v2: int = 64
     capturable: bool = True
     configured: list[str] = field(default_factory=list)
+    most_contexts: int = 100
 
     def create_runtime_config(self) -> SimpleNamespace:
         config = SimpleNamespace()
@@ -213,11 +214,13 @@ class _CudaEngine:
         )
         return config
 
-    def create_execution_context(self, how: str | SimpleNamespace) -> _Context:
+    def create_execution_context(self, how: str | SimpleNamespace) -> _Context | None:
         if isinstance(how, SimpleNamespace):
             self.configured.append(how.dynamic_shapes_kernel_specialization_strategy)
             how = how.memory
         assert how == "user managed"
+        if self.contexts == self.most_contexts:
+            return None
         self.contexts += 1
         return _Context(self)
 
@@ -470,7 +473,16 @@ def test_what_cannot_be_recorded_runs_call_by_call(bench: Bench, caplog: pytest.
     for seed in range(5):
         x = random(2, 4, seed)
         np.testing.assert_array_equal(engine.run({"x": x})["y"], x * 2)
-    assert caplog.text.count("runs without CUDA graphs") == 1
+    assert caplog.text.count("runs without more CUDA graphs") == 1
+    assert bench.device.captures == 0
+
+
+def test_without_memory_for_another_context_the_first_one_runs(bench: Bench) -> None:
+    engine = bench.engine()
+    bench.module.engines[0].most_contexts = len(PROFILES)
+    for seed in range(4):
+        x = random(2, 4, seed)
+        np.testing.assert_array_equal(engine.run({"x": x})["y"], x * 2)
     assert bench.device.captures == 0
 
 
