@@ -10,12 +10,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import signal
+from collections.abc import Callable
 
 import structlog
 
 from llm_server.adapter_service import AdapterService
 from llm_server.served_model import ServedModel, WeightsRecord
 from llm_server.service import GenerationService
+from llm_server.serving_options import ServingOptions
 from llm_server.settings import LlmServerSettings
 from serving.server import run, serve
 from serving.settings import load_settings
@@ -28,13 +30,32 @@ log = structlog.get_logger(__name__)
 
 
 def load(settings: LlmServerSettings) -> ServedModel:
-    """Load the base and its adapters. Blocks; imports torch, so that the process listens before that."""
-    from llm_server import base_checkpoint, base_model
-    from llm_server.polysight_smol import ServingOptions, assemble
+    """Load the model. Blocks; imports torch, so that the process listens before that."""
 
     def end_process(error: Exception) -> None:
         log.critical("the engine broke; ending the process", error=repr(error), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    if settings.checkpoint is None or settings.model == "polysight-smol":
+        return _load_default(settings, end_process)
+    from llm_server.published_models import Checkpoint, assemble_published
+
+    return assemble_published(
+        Checkpoint(settings.checkpoint, settings.checkpoint_licence),
+        _options(settings, settings.checkpoint_precision),
+        settings.image_limits,
+        kind=settings.model,
+        profile=settings.profile,
+        kept_mebibytes=settings.feature_cache_mebibytes,
+        device=settings.device,
+        on_failure=end_process,
+    )
+
+
+def _load_default(settings: LlmServerSettings, on_failure: Callable[[Exception], None]) -> ServedModel:
+    """The base and its adapters."""
+    from llm_server import base_checkpoint, base_model
+    from llm_server.polysight_smol import assemble
 
     store = WeightStore()
     base = store.licence(base_checkpoint.ARTIFACT)
@@ -43,21 +64,25 @@ def load(settings: LlmServerSettings) -> ServedModel:
         base_model.load_model(folder, settings.precision),
         base_model.load_tokenizer(folder),
         WeightsRecord(base.name, base.sha256, base.licence),
-        ServingOptions(
-            precision=settings.precision,
-            adapters_dir=settings.adapters_dir,
-            threads=settings.threads,
-            max_sequences=settings.max_sequences,
-            max_queue=settings.max_queue,
-            prefill_chunk=settings.prefill_chunk,
-            context_length=settings.context_length,
-            answer_reserve=settings.answer_reserve,
-            default_max_new_tokens=settings.default_max_new_tokens,
-            kv_tokens=settings.kv_tokens,
-            prefix_reuse=settings.prefix_reuse,
-            adapter_store=settings.adapter_store,
-        ),
-        on_failure=end_process,
+        _options(settings, settings.precision),
+        on_failure=on_failure,
+    )
+
+
+def _options(settings: LlmServerSettings, precision: str) -> ServingOptions:
+    return ServingOptions(
+        precision=precision,
+        adapters_dir=settings.adapters_dir,
+        threads=settings.threads,
+        max_sequences=settings.max_sequences,
+        max_queue=settings.max_queue,
+        prefill_chunk=settings.prefill_chunk,
+        context_length=settings.context_length,
+        answer_reserve=settings.answer_reserve,
+        default_max_new_tokens=settings.default_max_new_tokens,
+        kv_tokens=settings.kv_tokens,
+        prefix_reuse=settings.prefix_reuse,
+        adapter_store=settings.adapter_store,
     )
 
 

@@ -10,6 +10,7 @@ import grpc
 import structlog
 
 from llm_server.adapter_files import AdapterRefused
+from llm_server.adapter_manager import AdapterManager
 from llm_server.faults import EngineClosedFault, UnknownAdapterFault
 from llm_server.replies import adapter_info, on_the_wire
 from llm_server.request import check_model
@@ -48,11 +49,12 @@ class AdapterService(adapter_admin_pb2_grpc.AdapterAdminServiceServicer):
         """Load or replace; one at a time, so that two callers do not fill the memory with what they read."""
         model = self._model()
         check_model(request.model, model)
+        manager = _manager(model)
         by_default = request.by_default if request.HasField("by_default") else None
         async with self._changing:
             try:
                 after, before = await asyncio.to_thread(
-                    model.manager.load, request.name, folder=request.folder, by_default=by_default
+                    manager.load, request.name, folder=request.folder, by_default=by_default
                 )
             except AdapterRefused as refused:
                 raise _refused(refused, model) from refused
@@ -75,8 +77,9 @@ class AdapterService(adapter_admin_pb2_grpc.AdapterAdminServiceServicer):
         """Take away."""
         model = self._model()
         check_model(request.model, model)
+        manager = _manager(model)
         try:
-            before = await asyncio.to_thread(model.manager.unload, request.name)
+            before = await asyncio.to_thread(manager.unload, request.name)
         except (UnknownAdapterFault, EngineClosedFault) as fault:
             raise on_the_wire(fault, model) from fault
         log.info("adapter unloaded", adapter=request.name, sha256=before.files.sha256)
@@ -85,6 +88,13 @@ class AdapterService(adapter_admin_pb2_grpc.AdapterAdminServiceServicer):
 
 def _register(service: AdapterService, server: grpc.aio.Server) -> None:
     adapter_admin_pb2_grpc.add_AdapterAdminServiceServicer_to_server(service, server)
+
+
+def _manager(model: ServedModel) -> AdapterManager:
+    """Raises UnsupportedOptionError for a model without adapters."""
+    if model.manager is None:
+        raise UnsupportedOptionError(f"{model.name} takes no adapters", metadata={"option": "adapter"})
+    return model.manager
 
 
 def _refused(refused: AdapterRefused, model: ServedModel) -> PolysightError:

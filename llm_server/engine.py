@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from llm_server.adapter_registry import AdapterRegistry
 from llm_server.detokenizer import Detokenizer
 from llm_server.engine_report import StepReport, Usage
-from llm_server.faults import EngineClosedFault, GenerationFault, TooLongFault
+from llm_server.faults import ConstraintFault, EngineClosedFault, GenerationFault, TooLongFault
 from llm_server.runner import DecodeRow, Logits, ModelRunner
 from llm_server.sampling import Sampler
 from llm_server.scheduler import Plan, PrefillChunk, Scheduler
@@ -100,12 +100,14 @@ class Engine:
             number=next(self._numbers),
             request=request,
             max_length=context,
-            sampler=Sampler(request.sampling, seed=request.seed, prompt=request.prompt),
+            sampler=Sampler(request.sampling, seed=request.seed, prompt=request.text),
             detokenizer=Detokenizer(self._token_bytes),
             stopper=StopMatcher(request.stop),
             sink=sink,
             arrived_at=self._clock(),
         )
+        if request.constraint is not None:
+            sequence.constraint = request.constraint.start(request.end_tokens)
         if not self._scheduler.fits(len(request.prompt), sequence.most_new_tokens, sequence.width):
             raise TooLongFault("prompt and answer, times the beams, are more than can be held")
         with self._changed:
@@ -256,6 +258,7 @@ class Engine:
                 blocks=branch.table.blocks,
                 adapters=sequence.adapters,
                 last=chunk.last,
+                conditioning=sequence.request.conditioning,
             )
         except Exception as error:
             self._fail([sequence], error)
@@ -307,10 +310,14 @@ class Engine:
                 reason = self._advance_beams(sequence, logits)
             else:
                 row = logits[0]
-                token = sequence.sampler.choose(row)
+                held = sequence.constraint
+                token = sequence.sampler.choose(row if held is None else held.mask(row))
                 wanted = sequence.request.logprobs
                 logprobs = None if wanted is None else token_logprobs(row, token, wanted)
                 reason = sequence.accept(token, self._clock(), logprobs)
+        except ConstraintFault as fault:
+            self._end(sequence, FailedEvent(fault), keep=False)
+            return
         except ValueError as error:
             self._fail([sequence], error)
             return

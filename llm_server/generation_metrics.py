@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from llm_server.engine_report import StepReport, Usage
-from llm_server.sequence import AdapterScales, FinishedEvent
+from llm_server.sequence import FinishedEvent, GenerationRequest
 from serving.telemetry.metrics import BATCH_SIZE_BUCKETS, Metrics
 
 # Tokens per second are of this long, at most.
@@ -27,6 +27,10 @@ class GenerationMetrics:
         self._steps: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
         self._prompt = metrics.counter("prompt_tokens", "Tokens of prompts that were answered.")
+        self._image = metrics.counter("prompt_image_tokens", "Of them, positions of pictures.")
+        self._auxiliary = metrics.counter(
+            "auxiliary_tokens", "Tokens made of what experts saw, which take no position of a prompt."
+        )
         self._cached = metrics.counter(
             "cached_prompt_tokens", "Tokens of prompts that had been read before and were not read again."
         )
@@ -67,16 +71,19 @@ class GenerationMetrics:
         ).set_function(self.prefix_hit_ratio)
         self._prompt_total = self._cached_total = 0
 
-    def on_finished(self, end: FinishedEvent, adapters: AdapterScales) -> None:
-        """An answer was completed with ``adapters`` (by name)."""
+    def on_finished(self, end: FinishedEvent, request: GenerationRequest) -> None:
+        """An answer to ``request`` was completed."""
         self._prompt.inc(end.prompt_tokens)
+        if request.conditioning is not None:
+            self._image.inc(request.conditioning.image_tokens)
+            self._auxiliary.inc(request.conditioning.auxiliary_tokens)
         self._cached.inc(end.cached_tokens)
         with self._lock:
             self._prompt_total += end.prompt_tokens
             self._cached_total += end.cached_tokens
         self._generated.inc(end.generated_tokens)
         self._answers.labels(end.reason.value).inc()
-        self._mix.labels("+".join(name for name, factor in adapters if factor != 0.0) or "none").inc()
+        self._mix.labels("+".join(name for name, factor in request.adapters if factor != 0.0) or "none").inc()
         self._first.observe(end.first_token_s)
         if end.generated_tokens > 1:
             self._token.observe(end.decode_s / (end.generated_tokens - 1))

@@ -21,10 +21,11 @@ class BlockTable:
     """Where one row keeps its keys and values: position p is in ``blocks[p // block_size]``.
 
     ``computed`` positions are written. ``digests`` name the whole blocks among them that others may find; ``root``
-    begins the chain, and differs where the same tokens give other keys and values (other adapters).
+    begins the chain, and differs where the same tokens give other keys and values (other adapters, another picture);
+    None: nothing is shared with anyone.
     """
 
-    root: bytes
+    root: bytes | None
     blocks: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     computed: int = 0
@@ -72,7 +73,7 @@ class BlockPool:
         """Blocks that hold so many positions."""
         return -(-positions // self.block_size)
 
-    def open(self, root: bytes, tokens: Sequence[int], *, spare: int = 0) -> BlockTable | None:
+    def open(self, root: bytes | None, tokens: Sequence[int], *, spare: int = 0) -> BlockTable | None:
         """A table with room for ``tokens`` and one more, beginning with whatever is there already.
 
         At least the last token is left to be computed, as its logits are wanted. None, with nothing changed, if that
@@ -124,7 +125,7 @@ class BlockPool:
 
     def publish(self, table: BlockTable, tokens: Sequence[int]) -> None:
         """The whole blocks among the first ``table.computed`` of ``tokens`` can be found from now on."""
-        if not self._reuse:
+        if not self._reuse or table.root is None:
             return
         size = self.block_size
         while (len(table.digests) + 1) * size <= table.computed:
@@ -154,8 +155,10 @@ class BlockPool:
         table.digests.clear()
         table.computed = 0
 
-    def _match(self, root: bytes, tokens: Sequence[int]) -> list[tuple[bytes, int]]:
+    def _match(self, root: bytes | None, tokens: Sequence[int]) -> list[tuple[bytes, int]]:
         found: list[tuple[bytes, int]] = []
+        if root is None:
+            return found
         digest = root
         for start in range(0, len(tokens) - self.block_size + 1, self.block_size):
             digest = _digest(digest, tokens[start : start + self.block_size])

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm_server.adapter_set import GROUPS, AdapterSet, Factors
+from llm_server.crayon_layers import CrayonEntry
 from llm_server.kv_store import KvStore
 from llm_server.lora_stack import LoraStack
 from llm_server.projection import PackedProjection, Projection, packable, projection
@@ -86,22 +87,44 @@ class LlamaDecoder:
             for layer in decoder.layers
         ]
 
-    def hidden(self, tokens: Tensor, at: Placement, factors: Factors | None, store: KvStore) -> Tensor:
-        """States (N, width of the model) after the last layer and norm. ``tokens`` (N,) int64."""
+    def hidden(
+        self,
+        tokens: Tensor,
+        at: Placement,
+        factors: Factors | None,
+        store: KvStore,
+        crayon: CrayonEntry | None = None,
+    ) -> Tensor:
+        """States (N, width of the model) after the last layer and norm. ``tokens`` (N,) int64.
+
+        ``crayon`` is what enters at image positions; None in decode, which it costs nothing.
+        """
         x = functional.embedding(tokens, self._embedding)
+        if crayon is not None:
+            x = crayon.put(x)
         cosine, sine = self._cosine[at.positions][:, None], self._sine[at.positions][:, None]
         for number, layer in enumerate(self._layers):
             attention, output, gate_up, down = layer.products
             to_attention, to_output, to_gate_up, to_down = self._stacks[number]
             normed = functional.rms_norm(x, x.shape[-1:], layer.attention_norm, self._eps)
             projected = _product(attention, to_attention, normed, factors)
+            if crayon is not None:
+                projected = crayon.add(number, 0, projected)
             seen = self._attend(number, projected, cosine, sine, at, store)
-            x = _product(output, to_output, seen, factors).add_(x)
+            out = _product(output, to_output, seen, factors)
+            if crayon is not None:
+                out = crayon.add(number, 1, out)
+            x = out.add_(x)
             normed = functional.rms_norm(x, x.shape[-1:], layer.mlp_norm, self._eps)
             both = _product(gate_up, to_gate_up, normed, factors)
+            if crayon is not None:
+                both = crayon.add(number, 2, both)
             middle = both.shape[1] // 2
             gated = functional.silu(both[:, :middle]).mul_(both[:, middle:])
-            x = _product(down, to_down, gated, factors).add_(x)
+            out = _product(down, to_down, gated, factors)
+            if crayon is not None:
+                out = crayon.add(number, 3, out)
+            x = out.add_(x)
         return functional.rms_norm(x, x.shape[-1:], self._norm, self._eps)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_server.adapter_set import AdapterSet, AdapterTensors
+from llm_server.conditioning import Conditioning
+from llm_server.crayon_conditioning import CrayonConditioning
+from llm_server.crayon_layers import CrayonEntry, CrayonLayers
 from llm_server.kv_store import KvStore
 from llm_server.llama_decoder import LlamaDecoder, Placement
 from llm_server.runner import DecodeRow
@@ -34,12 +37,15 @@ class TorchRunner:
         block_size: int = 16,
         context_length: int | None = None,
         pack: bool = True,
+        crayon: CrayonLayers | None = None,
     ) -> None:
         """``context_length`` may be less than the model's own (``max_position_embeddings``), never more.
 
-        ``pack``: the model's weights may be taken from it (:mod:`llm_server.projection`).
+        ``pack``: the model's weights may be taken from it (:mod:`llm_server.projection`). ``crayon``: of prompts that
+        have image positions.
         """
         self._adapters = adapters
+        self._crayon = crayon
         config = adapters.model.config
         self._vocabulary = int(config.vocab_size)
         own = int(config.max_position_embeddings)
@@ -86,10 +92,18 @@ class TorchRunner:
 
     @torch.inference_mode()
     def prefill(
-        self, tokens: Sequence[int], *, start: int, blocks: Sequence[int], adapters: AdapterScales, last: bool
+        self,
+        tokens: Sequence[int],
+        *,
+        start: int,
+        blocks: Sequence[int],
+        adapters: AdapterScales,
+        last: bool,
+        conditioning: Conditioning | None = None,
     ) -> NDArray[np.float32] | None:
         """See :class:`llm_server.runner.ModelRunner`."""
-        states = self._read(self._store, tokens, start, blocks, adapters)
+        entry = self._entry(conditioning, start, start + len(tokens))
+        states = self._read(self._store, tokens, start, blocks, adapters, entry)
         if not last:
             return None
         only: NDArray[np.float32] = self._decoder.logits(states[-1:])[0].float().cpu().numpy()
@@ -140,6 +154,7 @@ class TorchRunner:
         start: int,
         blocks: Sequence[int],
         adapters: AdapterScales,
+        crayon: CrayonEntry | None = None,
     ) -> Tensor:
         """States (T, width) of ``tokens``, read after what is in the first ``start`` positions of ``blocks``."""
         count, end, size = len(tokens), start + len(tokens), self._block_size
@@ -160,7 +175,27 @@ class TorchRunner:
             ),
             self._adapters.factors([adapters]),
             store,
+            crayon,
         )
+
+    def _entry(self, conditioning: Conditioning | None, start: int, end: int) -> CrayonEntry | None:
+        """What of a crayon prompt stands between positions ``start`` and ``end``."""
+        if not isinstance(conditioning, CrayonConditioning):
+            return None
+        first, after = conditioning.image_part(start, end)
+        if first == after:
+            return None
+        if self._crayon is None:
+            raise ValueError("this model has no crayon prompt")
+        features = self._crayon.features(
+            conditioning.classes,
+            conditioning.numbers,
+            semantic=conditioning.semantic,
+            numbering=conditioning.numbering,
+        )
+        offset = conditioning.image_start - start
+        index = torch.arange(offset + first, offset + after, device=self._device)
+        return CrayonEntry(self._crayon, index, features[first:after])
 
     def _rows_placement(self, rows: Sequence[DecodeRow]) -> Placement:
         size = self._block_size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,38 +15,27 @@ from llm_server.adapter_manager import AdapterManager
 from llm_server.adapter_registry import registry_of
 from llm_server.adapter_set import AdapterSet
 from llm_server.base_checkpoint import NAME as BASE
+from llm_server.chat_prompting import ChatPrompting, CrayonPlace
+from llm_server.crayon_layers import CrayonLayers
 from llm_server.embedder import Embedder
 from llm_server.engine import Engine
 from llm_server.kv_cache import BlockPool
 from llm_server.model_runner import TorchRunner
+from llm_server.models import crayon_files
 from llm_server.prompts import chatml
 from llm_server.scheduler import Scheduler
 from llm_server.served_model import ServedModel, WeightsRecord
+from llm_server.serving_options import ServingOptions
 from llm_server.tokenizer import ChatTokenizer, PretrainedTokenizer
+from llm_server.training.image_packing import PLACEHOLDER, image_place
+
+__all__ = ["ADAPTER_LICENCE", "KV_BLOCK", "NAME", "ServingOptions", "assemble"]
 
 NAME = "polysight-smol"
 ADAPTER_LICENCE = "Apache-2.0"
 
 #: Positions of a block of keys and values: fewer find more prefixes, more cost less to look up.
 KV_BLOCK = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ServingOptions:
-    """How the model is served; see :class:`llm_server.settings.LlmServerSettings` for each."""
-
-    precision: str
-    adapters_dir: Path
-    threads: int
-    max_sequences: int
-    max_queue: int
-    prefill_chunk: int
-    context_length: int | None
-    answer_reserve: int
-    default_max_new_tokens: int
-    kv_tokens: int = 16384
-    prefix_reuse: bool = True
-    adapter_store: Path | None = None
 
 
 def assemble(
@@ -61,7 +49,10 @@ def assemble(
 ) -> ServedModel:
     """Serve ``model`` with the adapters in ``options.adapters_dir``; the engine is not started yet.
 
-    Raises :class:`llm_server.adapter_files.AdapterRefused`, and ValueError for a tokenizer that is not ChatML's.
+    A crayon prompt in the folder ``crayon`` beside them takes part in requests that bring maps.
+
+    Raises :class:`llm_server.adapter_files.AdapterRefused`, ValueError for a tokenizer that is not ChatML's, and
+    CrayonRefused or CrayonMismatch for a crayon prompt that does not fit.
     """
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     files = read_adapters(options.adapters_dir, base=base)
@@ -69,9 +60,18 @@ def assemble(
     adapters = AdapterSet(model)
     for one in registry.all():
         adapters.add(one.key, adapters.read(one.files))
+    crayon = _crayon(options.adapters_dir / crayon_files.FOLDER, base, model)
     pool = BlockPool(-(-options.kv_tokens // KV_BLOCK), KV_BLOCK, reuse=options.prefix_reuse)
+    crayon_weights = None
+    if crayon is not None:
+        sha256 = crayon_files.sha256(options.adapters_dir / crayon_files.FOLDER)
+        crayon_weights = WeightsRecord(crayon_files.FOLDER, sha256, ADAPTER_LICENCE)
     runner = TorchRunner(
-        adapters, blocks=pool.blocks, block_size=KV_BLOCK, context_length=options.context_length
+        adapters,
+        blocks=pool.blocks,
+        block_size=KV_BLOCK,
+        context_length=options.context_length,
+        crayon=crayon,
     )
     chat = ChatTokenizer(tokenizer)
     if len(chat.token_bytes) > runner.vocabulary_size:
@@ -96,6 +96,7 @@ def assemble(
         answer_reserve=options.answer_reserve,
         default_max_new_tokens=options.default_max_new_tokens,
         chat=chat,
+        prompting=ChatPrompting(chat, None if crayon is None else _place(crayon, tokenizer)),
         engine=engine,
         embedder=Embedder(engine, registry, runner),
         registry=registry,
@@ -104,8 +105,21 @@ def assemble(
         ),
         base_weights=base_weights,
         adapter_licence=ADAPTER_LICENCE,
+        crayon_weights=crayon_weights,
         computed_by=_computed_by(options.precision),
     )
+
+
+def _crayon(folder: Path, base: str, model: Any) -> CrayonLayers | None:
+    """The crayon prompt of ``folder``, if there is one. Raises CrayonRefused and CrayonMismatch."""
+    if not (folder / crayon_files.CONFIG).exists():
+        return None
+    return CrayonLayers(crayon_files.load_crayon(folder, base=base), model)
+
+
+def _place(crayon: CrayonLayers, tokenizer: Any) -> CrayonPlace:
+    shape = crayon.crayon.shape
+    return CrayonPlace(shape.rows, shape.columns, image_place(tokenizer), PLACEHOLDER)
 
 
 def _computed_by(precision: str) -> str:

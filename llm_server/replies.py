@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llm_server.adapter_registry import LoadedAdapter
 from llm_server.faults import (
+    ConstraintFault,
     DeadlineFault,
     EngineClosedFault,
     GenerationFault,
@@ -11,6 +14,8 @@ from llm_server.faults import (
     TooLongFault,
     UnknownAdapterFault,
 )
+from llm_server.gate_request import gate_weights
+from llm_server.published_conditioning import MoaiConditioning
 from llm_server.request import no_adapter
 from llm_server.sequence import AdapterScales, FinishedEvent, FinishReason, GenerationRequest, TokenEvent
 from llm_server.served_model import ServedModel
@@ -19,6 +24,7 @@ from polysight.llm.v1 import generation_pb2
 from serving.errors import (
     DeadlineUnreachableError,
     InternalError,
+    InvalidFieldError,
     PolysightError,
     PromptTooLongError,
     QueueFullError,
@@ -26,6 +32,15 @@ from serving.errors import (
 )
 from serving.timings import duration
 
+_PROFILES: Mapping[str | None, model_pb2.Profile] = {
+    "serving": model_pb2.PROFILE_SERVING,
+    "reference": model_pb2.PROFILE_REFERENCE,
+}
+_FORMS = {
+    "polysight": generation_pb2.VERBALIZATION_FORM_POLYSIGHT,
+    "collavo": generation_pb2.VERBALIZATION_FORM_COLLAVO,
+    "moai": generation_pb2.VERBALIZATION_FORM_MOAI,
+}
 _REASONS = {
     FinishReason.END_OF_TURN: generation_pb2.FINISH_REASON_END_OF_TURN,
     FinishReason.STOP_STRING: generation_pb2.FINISH_REASON_STOP_STRING,
@@ -58,11 +73,15 @@ def done(end: FinishedEvent, request: GenerationRequest, model: ServedModel) -> 
     )
     if end.generated_tokens > 1:
         timings.time_per_token.CopyFrom(duration(end.decode_s / (end.generated_tokens - 1)))
+    seen = request.conditioning
+    image = 0 if seen is None else seen.image_tokens
     return generation_pb2.Done(
         finish_reason=_REASONS[end.reason],
-        text=end.text.strip(),
+        text=request.trim(end.text),
         usage=generation_pb2.Usage(
-            text_tokens=end.prompt_tokens,
+            text_tokens=end.prompt_tokens - image,
+            image_tokens=image,
+            auxiliary_tokens=0 if seen is None else seen.auxiliary_tokens,
             generated_tokens=end.generated_tokens,
             cached_tokens=end.cached_tokens,
         ),
@@ -71,12 +90,42 @@ def done(end: FinishedEvent, request: GenerationRequest, model: ServedModel) -> 
         adapters=adapter_scales(request.adapters),
         seed=request.seed,
         precision=model.precision,
+        profile=_PROFILES.get(request.profile),
+        gates=gate_weights(seen.record.means) if isinstance(seen, MoaiConditioning) and seen.record else (),
     )
 
 
 def model_ref(model: ServedModel) -> model_pb2.ModelRef:
     """What answered."""
     return model_pb2.ModelRef(name=model.name, version=model.version, engine=model.device)
+
+
+def model_info(model: ServedModel) -> generation_pb2.ModelInfo:
+    """What the model is, and what it wants to be given."""
+    traits = model.prompting.traits
+    crayon, segments = traits.crayon_grid or (0, 0), traits.segment_grid or (0, 0)
+    return generation_pb2.ModelInfo(
+        model=model_ref(model),
+        base=model.base,
+        precision=model.precision,
+        context_length=model.context_length,
+        verbalization_form=_FORMS[traits.form],
+        uses_image=traits.uses_image,
+        requires_image=traits.uses_image,
+        uses_crayon=traits.crayon_grid is not None,
+        crayon_height=crayon[0],
+        crayon_width=crayon[1],
+        uses_segments=traits.segment_grid is not None,
+        segment_height=segments[0],
+        segment_width=segments[1],
+        mixer_layers=traits.mixer_layers,
+        profiles=[_PROFILES[profile] for profile in traits.profiles],
+        default_adapters=adapter_scales(model.default_adapters),
+        weights=[
+            model_pb2.WeightsInfo(artifact=one.artifact, sha256=one.sha256, licence=one.licence)
+            for one in model.weights
+        ],
+    )
 
 
 def adapter_scales(adapters: AdapterScales) -> list[generation_pb2.AdapterScale]:
@@ -114,6 +163,10 @@ def on_the_wire(fault: Exception, model: ServedModel) -> PolysightError | Except
             return no_adapter(fault.name, model)
         case TooLongFault():
             return PromptTooLongError(str(fault), metadata={"limit": str(model.context_length)})
+        case ConstraintFault():
+            return InvalidFieldError(
+                f"constraint: {fault}", metadata={"field": "constraint", "rule": "followable"}
+            )
         case GenerationFault():
             return InternalError("the model failed on this request")
     return fault

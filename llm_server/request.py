@@ -9,26 +9,18 @@ from __future__ import annotations
 import math
 import secrets
 
-from llm_server.prompts import chatml
+from llm_server.constraint import CompiledConstraint, ConstraintRefused
+from llm_server.prompting import invalid as _invalid
+from llm_server.prompting import too_long as _too_long
 from llm_server.sampling import InvalidSamplingError, SamplingParams
 from llm_server.sequence import AdapterScales, GenerationRequest
 from llm_server.served_model import ServedModel
-from llm_server.tokenizer import PromptTooManyTokens
 from polysight.llm.v1 import generation_pb2
 from serving.errors import (
     AdapterNotFoundError,
-    CrayonMalformedError,
-    InvalidFieldError,
     ModelNotFoundError,
-    PromptTooLongError,
 )
 from serving.image import ImageLimits, read_header
-
-# COCO panoptic classes + 1, and instances of one class: 0 is unknown in both (contract, CrayonMaps).
-_MOST_CLASS_INDEX = 133
-_MOST_ORDINAL = 20
-
-_ROLES = {generation_pb2.ROLE_USER: "user", generation_pb2.ROLE_ASSISTANT: "assistant"}
 
 
 def parse_request(
@@ -38,10 +30,10 @@ def parse_request(
     *,
     deadline: float | None,
 ) -> GenerationRequest:
-    """The request as the engine takes it; ``deadline`` is on the engine's clock. Blocks for the tokeniser.
+    """The request as the engine takes it; ``deadline`` is on the engine's clock. Blocks for tokeniser and picture.
 
-    Raises ModelNotFoundError, AdapterNotFoundError, InvalidFieldError, CrayonMalformedError, PromptTooLongError and
-    what a bad image raises.
+    Raises ModelNotFoundError, AdapterNotFoundError, InvalidFieldError, UnsupportedOptionError, CrayonMalformedError,
+    PromptTooLongError and what a bad image raises.
     """
     check_model(request.model, model)
     adapters = read_adapter_set(request.adapters if request.HasField("adapters") else None, model)
@@ -55,23 +47,22 @@ def parse_request(
         raise _invalid("stop", "string.min_len", "a stop string must not be empty")
     if request.HasField("image"):
         read_header(request.image.data, limits)
-    if request.HasField("crayon"):
-        check_crayon(request.crayon)
-    turns = read_turns(request)
-    try:
-        prompt = model.chat.encode_chat(turns, limit=model.prompt_limit)
-    except PromptTooManyTokens as error:
-        raise _too_long(error.tokens, error.limit) from error
+    prompt = model.prompting.prepare(request, limit=model.prompt_limit)
+    constraint = read_constraint(request, model, sampling)
     return GenerationRequest(
-        prompt=tuple(prompt),
+        prompt=prompt.tokens,
         sampling=sampling,
         seed=request.seed if request.HasField("seed") else secrets.randbits(64),
-        end_tokens=model.chat.end_tokens,
+        end_tokens=prompt.end_tokens,
         adapters=adapters,
         stop=tuple(request.stop),
         deadline=deadline,
         priority=request.priority,
         logprobs=logprobs,
+        constraint=constraint,
+        conditioning=prompt.conditioning,
+        profile=prompt.profile,
+        trim=prompt.trim if constraint is None else str,
     )
 
 
@@ -137,41 +128,22 @@ def read_sampling(request: generation_pb2.GenerateRequest, model: ServedModel) -
         raise _invalid(f"sampling.{error.field}", "range", str(error)) from error
 
 
-def read_turns(request: generation_pb2.GenerateRequest) -> list[chatml.Turn]:
-    """The conversation, with what the experts saw put before the first user turn. Raises InvalidFieldError."""
-    turns: list[chatml.Turn] = []
-    first_user = True
-    for index, turn in enumerate(request.turns):
-        if turn.role == generation_pb2.ROLE_USER:
-            text = chatml.first_user_text(request.verbalized_text, turn.text) if first_user else turn.text
-            first_user = False
-            turns.append(chatml.Turn("user", text))
-        elif turn.role == generation_pb2.ROLE_ASSISTANT:
-            turns.append(chatml.Turn("assistant", turn.text))
-        else:
-            raise _invalid(f"turns[{index}].role", "enum.defined_only", "must be user or assistant")
-    if not turns or turns[-1].role != "user":
-        raise _invalid("turns", "last_is_user", "the last turn must be the user's")
-    return turns
-
-
-def check_crayon(maps: generation_pb2.CrayonMaps) -> None:
-    """Both maps fill their grid and stay within their vocabulary. Raises CrayonMalformedError."""
-    expected = maps.height * maps.width
-    for name, cells, most in (
-        ("class_indices", maps.class_indices, _MOST_CLASS_INDEX),
-        ("instance_ordinals", maps.instance_ordinals, _MOST_ORDINAL),
-    ):
-        if expected == 0 or len(cells) != expected:
-            raise CrayonMalformedError(
-                f"crayon.{name} has {len(cells)} bytes; a grid of {maps.height} x {maps.width} has {expected}",
-                metadata={"field": name, "expected_bytes": str(expected), "actual_bytes": str(len(cells))},
-            )
-        if max(cells) > most:
-            raise CrayonMalformedError(
-                f"crayon.{name} holds {max(cells)}; the largest index is {most}",
-                metadata={"field": name, "largest": str(max(cells)), "limit": str(most)},
-            )
+def read_constraint(
+    request: generation_pb2.GenerateRequest, model: ServedModel, sampling: SamplingParams
+) -> CompiledConstraint | None:
+    """What the answer has to look like, compiled. Raises InvalidFieldError."""
+    if not request.HasField("constraint"):
+        return None
+    form = request.constraint.WhichOneof("form")
+    if form is None:
+        raise _invalid("constraint", "oneof.required", "has no form")
+    field = f"constraint.{form}"
+    if sampling.beams > 1:
+        raise _invalid(field, "not_with_beams", "a beam search cannot be held to a form")
+    try:
+        return model.constraints.compile(form, getattr(request.constraint, form))
+    except ConstraintRefused as error:
+        raise _invalid(field, "compiles", str(error)) from error
 
 
 def no_adapter(name: str, model: ServedModel) -> AdapterNotFoundError:
@@ -180,14 +152,3 @@ def no_adapter(name: str, model: ServedModel) -> AdapterNotFoundError:
     return AdapterNotFoundError(
         f"no adapter {name!r} for {model.name}; there are: {known or 'none'}", metadata={"adapter": name}
     )
-
-
-def _too_long(tokens: int, limit: int) -> PromptTooLongError:
-    return PromptTooLongError(
-        f"there are {tokens} tokens or more; this model takes {limit}",
-        metadata={"tokens": str(tokens), "limit": str(limit)},
-    )
-
-
-def _invalid(field: str, rule: str, what: str) -> InvalidFieldError:
-    return InvalidFieldError(f"{field}: {what}", metadata={"field": field, "rule": rule})

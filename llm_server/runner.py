@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_server.conditioning import Conditioning
 from llm_server.sequence import AdapterScales
 
 Logits = NDArray[np.float32]
@@ -40,10 +41,18 @@ class ModelRunner(Protocol):
         """The most positions, prompt and answer together, that a sequence may have."""
 
     def prefill(
-        self, tokens: Sequence[int], *, start: int, blocks: Sequence[int], adapters: AdapterScales, last: bool
+        self,
+        tokens: Sequence[int],
+        *,
+        start: int,
+        blocks: Sequence[int],
+        adapters: AdapterScales,
+        last: bool,
+        conditioning: Conditioning | None = None,
     ) -> Logits | None:
         """Read ``tokens`` at positions from ``start`` on, what is before them having been read into ``blocks``.
 
+        ``conditioning`` is of the whole prompt, whatever part of it ``tokens`` are; what cannot be divided comes whole.
         With ``last``: logits (V,) float32 after the final one.
         """
 

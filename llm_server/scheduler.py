@@ -2,8 +2,9 @@
 
 First come, first served, among equals in priority. Every step decodes one token for each running sequence and reads at
 most ``prefill_chunk`` tokens of prompts, so that a long prompt delays the streams of others by a chunk and not by its
-length. Who does not get the blocks for one more token takes them from whoever comes last: that one waits again, and
-what it had is read anew later (preemption by recompute).
+length. (A prompt that cannot be read in parts is one chunk, and the only one of its step.) Who does not get the blocks
+for one more token takes them from whoever comes last: that one waits again, and what it had is read anew later
+(preemption by recompute).
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class Scheduler:
             if sequence.state is not State.PREFILLING:
                 continue
             chunk = self._next_chunk(sequence)
-            if chunk.end - chunk.start > budget:
+            # The first may be longer than the budget: a prompt that cannot be divided.
+            if chunks and chunk.end - chunk.start > budget:
                 break
             budget -= chunk.end - chunk.start
             chunks.append(chunk)
@@ -149,6 +151,8 @@ class Scheduler:
         tokens = sequence.written(branch)
         start = branch.table.computed
         border = start - start % self._prefill_chunk + self._prefill_chunk
+        if start < sequence.undivided:
+            border = sequence.undivided
         end = min(border, len(tokens))
         return PrefillChunk(sequence, tuple(tokens[start:end]), start, end, end == len(tokens))
 

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llm_server.beam_search import BeamSearch
+from llm_server.conditioning import Conditioning
+from llm_server.constraint import CompiledConstraint, Constraint
 from llm_server.detokenizer import Detokenizer
 from llm_server.kv_cache import BlockTable
+from llm_server.models.profiles import ProfileName
 from llm_server.sampling import Sampler, SamplingParams
 from llm_server.stop import StopMatcher
 
@@ -32,7 +35,10 @@ class GenerationRequest:
     """What is to be generated. ``prompt`` holds token ids, template included, and is not empty.
 
     ``adapters`` are public names. Of two requests the one with the higher ``priority`` runs first. ``logprobs`` asks
-    for the log-probability of each token and of so many of the likeliest beside it.
+    for the log-probability of each token and of so many of the likeliest beside it. ``constraint`` is what the answer
+    has to look like; it does not go with beams. ``conditioning`` is the picture's,
+    whose positions hold placeholders in ``prompt``; ``profile`` and ``trim`` (of the text as a whole) are
+    for the reply.
     """
 
     prompt: tuple[int, ...]
@@ -44,6 +50,18 @@ class GenerationRequest:
     deadline: float | None = None
     priority: int = 0
     logprobs: int | None = None
+    constraint: CompiledConstraint | None = None
+    conditioning: Conditioning | None = None
+    profile: ProfileName | None = None
+    trim: Callable[[str], str] = str.strip
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """The prompt without its image positions."""
+        seen = self.conditioning
+        return (
+            self.prompt if seen is None else self.prompt[: seen.image_start] + self.prompt[seen.image_end :]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +151,7 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     beams: BeamSearch | None = None
+    constraint: Constraint | None = None
     text: list[str] = field(default_factory=list)
     cached_tokens: int | None = None
     preemptions: int = 0
@@ -145,9 +164,18 @@ class Sequence:
         return self.request.sampling.beams
 
     @property
-    def root(self) -> bytes:
-        """What the keys and values of its tokens depend on besides the tokens."""
-        return repr(self.adapters).encode()
+    def root(self) -> bytes | None:
+        """What the keys and values of its tokens depend on besides the tokens; None if no other prompt shares them."""
+        seen = self.request.conditioning
+        if seen is None:
+            return repr(self.adapters).encode()
+        return None if seen.whole else repr(self.adapters).encode() + seen.digest
+
+    @property
+    def undivided(self) -> int:
+        """How many tokens have to be read in one pass: the prompt, if it cannot be read in parts."""
+        seen = self.request.conditioning
+        return len(self.request.prompt) if seen is not None and seen.whole else 0
 
     @property
     def order(self) -> tuple[int, int]:
@@ -174,7 +202,10 @@ class Sequence:
             self.beams = BeamSearch(self.width, self.request.end_tokens, self.most_new_tokens)
 
     def accept(self, token: int, now: float, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
-        """Record ``token``, send its event, and say whether the sequence ends with it."""
+        """Record ``token``, send its event, and say whether the sequence ends with it.
+
+        With a constraint it may raise :class:`llm_server.faults.ConstraintFault`, and ends where nothing can follow.
+        """
         self.generated.append(token)
         if self.beams is None:
             self.branches[0].generated.append(token)
@@ -186,7 +217,9 @@ class Sequence:
             reason = FinishReason.END_OF_TURN
         else:
             piece = self.stopper.push(self.detokenizer.push(token))
-            if self.stopper.matched is None and self._is_full():
+            if self.constraint is not None and self.constraint.advance(token):
+                reason = FinishReason.END_OF_TURN
+            elif self.stopper.matched is None and self._is_full():
                 reason = FinishReason.LENGTH
         if reason is not None:
             piece += self.stopper.push(self.detokenizer.flush()) + self.stopper.flush()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_server.adapter_manager import AdapterManager
 from llm_server.adapter_registry import AdapterRegistry
+from llm_server.constraint_grammar import ConstraintCompiler
 from llm_server.embedder import Embedder
 from llm_server.engine import Engine
+from llm_server.prompting import Chat, Prompting
 from llm_server.sequence import AdapterScales
-from llm_server.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class ServedModel:
 
     ``precision`` is as in :mod:`llm_server.base_model`; ``device`` what runs it, such as "torch-cpu";
     ``context_length`` counts positions of prompt and answer together, ``answer_reserve`` of them are kept from the
-    prompt; ``computed_by`` says what besides the weights could change an answer.
+    prompt; ``manager`` is None for a model that takes no adapters; ``computed_by`` says what besides the weights could
+    change an answer.
     """
 
     name: str
@@ -38,14 +40,22 @@ class ServedModel:
     context_length: int
     answer_reserve: int
     default_max_new_tokens: int
-    chat: ChatTokenizer
+    chat: Chat
+    prompting: Prompting
     engine: Engine
     embedder: Embedder
     registry: AdapterRegistry
-    manager: AdapterManager
+    manager: AdapterManager | None
     base_weights: WeightsRecord
     adapter_licence: str
     computed_by: str
+    crayon_weights: WeightsRecord | None = None
+    constraints: ConstraintCompiler = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        chat = self.chat
+        compiler = ConstraintCompiler(chat.token_bytes, chat.end_tokens, chat.encode_text)
+        object.__setattr__(self, "constraints", compiler)
 
     @property
     def version(self) -> str:
@@ -55,10 +65,11 @@ class ServedModel:
 
     @property
     def weights(self) -> tuple[WeightsRecord, ...]:
-        """Base and adapters."""
+        """Base, crayon prompt and adapters."""
         adapters = (one.files for one in self.registry.all())
         return (
             self.base_weights,
+            *(() if self.crayon_weights is None else (self.crayon_weights,)),
             *(WeightsRecord(one.name, one.sha256, self.adapter_licence) for one in adapters),
         )
 

@@ -14,7 +14,15 @@ from llm_server.engine_report import Usage
 from llm_server.event_stream import EventStream
 from llm_server.faults import EngineClosedFault, QueueFullFault, TooLongFault, UnknownAdapterFault
 from llm_server.generation_metrics import GenerationMetrics
-from llm_server.replies import adapter_info, adapter_scales, done, model_ref, on_the_wire, token
+from llm_server.replies import (
+    adapter_info,
+    adapter_scales,
+    done,
+    model_info,
+    model_ref,
+    on_the_wire,
+    token,
+)
 from llm_server.request import check_model, parse_embed, parse_request
 from llm_server.sequence import (
     AdapterScales,
@@ -25,7 +33,6 @@ from llm_server.sequence import (
     TokenEvent,
 )
 from llm_server.served_model import ServedModel
-from polysight.common.v1 import model_pb2
 from polysight.llm.v1 import generation_pb2, generation_pb2_grpc
 from serving.errors import NotReadyError
 from serving.grpc_server import Servicer
@@ -62,14 +69,15 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self._model = model
         model.engine.watch(self._metrics.on_step)
         model.engine.start()
+        await asyncio.to_thread(model.constraints.prepare)
         await self._warm(model, model.default_adapters)
         sets: list[AdapterScales] = [(), model.default_adapters]
         full = itertools.islice(itertools.cycle(sets), model.engine.slots)
         await asyncio.gather(*(self._warm(model, adapters) for adapters in full))
 
     async def _warm(self, model: ServedModel, adapters: AdapterScales) -> None:
-        request = generation_pb2.GenerateRequest()
-        request.CopyFrom(_WARM_UP)
+        request = model.prompting.warm_up()
+        request.MergeFrom(_WARM_UP)
         request.adapters.SetInParent()
         request.adapters.adapters.extend(adapter_scales(adapters))
         stream = EventStream()
@@ -115,7 +123,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     case TokenEvent():
                         yield generation_pb2.GenerateResponse(token=token(event))
                     case FinishedEvent():
-                        self._metrics.on_finished(event, wanted.adapters)
+                        self._metrics.on_finished(event, wanted)
                         yield generation_pb2.GenerateResponse(done=done(event, wanted, model))
                     case FailedEvent():
                         raise on_the_wire(event.error, model) from event.error
@@ -154,24 +162,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     ) -> generation_pb2.ListModelsResponse:
         """The one model."""
         model = self._ready()
-        return generation_pb2.ListModelsResponse(
-            models=[
-                generation_pb2.ModelInfo(
-                    model=model_ref(model),
-                    base=model.base,
-                    precision=model.precision,
-                    context_length=model.context_length,
-                    verbalization_form=generation_pb2.VERBALIZATION_FORM_POLYSIGHT,
-                    uses_image=False,
-                    uses_crayon=False,
-                    default_adapters=adapter_scales(model.default_adapters),
-                    weights=[
-                        model_pb2.WeightsInfo(artifact=one.artifact, sha256=one.sha256, licence=one.licence)
-                        for one in model.weights
-                    ],
-                )
-            ]
-        )
+        return generation_pb2.ListModelsResponse(models=[model_info(model)])
 
     async def ListAdapters(
         self, request: generation_pb2.ListAdaptersRequest, context: Context

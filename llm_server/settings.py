@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.image import ImageLimits
 from serving.settings import Port, ServerSettings
 
 Precision = Literal["nf4", "nf4-dequantised", "bf16", "fp32"]
+CheckpointPrecision = Literal["fp32", "bf16", "fp16", "int8", "nf4", "reference-4bit"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -23,10 +24,32 @@ class LlmServerSettings(ServerSettings):
     port: Port = Field(50065, description="gRPC port; 0 picks a free one")
     metrics_port: Port = Field(51065, description="Prometheus HTTP port; 0 serves no metrics")
 
+    model: Literal["polysight-smol", "collavo", "moai"] = Field(
+        "polysight-smol", description="what answers; the last two need a checkpoint"
+    )
+    checkpoint: Path | None = Field(
+        None,
+        description="folder of a CoLLaVO or MoAI in the released layout: config.json, safetensors, tokenizer.model",
+    )
+    checkpoint_precision: CheckpointPrecision = Field(
+        "bf16",
+        description="of a checkpoint's weights; reference-4bit leaves in 16 bits what the published code does",
+    )
+    checkpoint_licence: str = Field("NOASSERTION", description="SPDX identifier, told by ListModels")
+    profile: Literal["serving", "reference"] = Field(
+        "serving", description="whose habits a checkpoint follows when a request does not say"
+    )
+    feature_cache_mebibytes: Annotated[int, Field(ge=0)] = Field(
+        256,
+        description="features of pictures and auxiliary tokens of a checkpoint kept for further questions; a picture"
+        " of the released models takes 10 in 16 bits",
+    )
+    device: str | None = Field(None, description="of a checkpoint, for torch; unset: a GPU if there is one")
+
     precision: Precision = Field(
         "nf4-dequantised",
-        description="of the base's weights; adapters stay in 32 bits. nf4-dequantised has the values of nf4, bit for"
-        " bit, unpacked to bfloat16: four times the memory, half the time on a CPU",
+        description="of the default model's base; adapters stay in 32 bits. nf4-dequantised has the values of nf4,"
+        " bit for bit, unpacked to bfloat16: four times the memory, half the time on a CPU",
     )
     adapters_dir: Path = Field(
         Path(__file__).parent / "adapters",
@@ -73,6 +96,12 @@ class LlmServerSettings(ServerSettings):
     max_image_bytes: Count = Field(ImageLimits().max_bytes, description="largest image file")
     max_image_pixels: Count = Field(ImageLimits().max_pixels, description="most pixels an image may declare")
     max_image_side: Count = Field(ImageLimits().max_side, description="most pixels along one side")
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.model != "polysight-smol" and self.checkpoint is None:
+            raise ValueError(f"{self.model} needs LLM_SERVER_CHECKPOINT")
+        return self
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -57,6 +57,36 @@ class InternTokenizer:
                 ids.extend(self._pieces.encode(part))
         return ids
 
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that text from outside must not turn into: control tokens, the placeholder, and turn markers."""
+        markers = (
+            token
+            for token in range(self.image_id)
+            if re.fullmatch(r"\[UNUSED_TOKEN_[0-9]+\]", self._pieces.id_to_piece(token))
+        )
+        # Unknown characters of a text become <unk> in models without byte pieces: that is no way out of the text.
+        unknown = self._pieces.unk_id()
+        return frozenset({*self._control.values(), *markers, self.image_id} - {unknown})
+
+    def piece_bytes(self) -> tuple[bytes, ...]:
+        """The UTF-8 bytes that each id stands for in an answer, `<image>` last; none for control tokens."""
+        pieces = []
+        for token in range(self.image_id):
+            piece = self._pieces.id_to_piece(token)
+            if token in self._control.values():
+                pieces.append(b"")
+            elif self._pieces.is_byte(token):
+                pieces.append(bytes([int(piece[3:-1], 16)]))
+            else:
+                pieces.append(piece.replace("\u2581", " ").encode())
+        return (*pieces, b"")
+
+    @property
+    def longest_piece(self) -> int:
+        """The most characters of a text that become one id."""
+        return max(len(self._pieces.id_to_piece(token)) for token in range(self.image_id))
+
     def decode(self, ids: Sequence[int], *, skip_control: bool = True) -> str:
         """Text of ids.
 
@@ -91,13 +121,13 @@ class InternTokenizer:
             else:
                 pending.append(token)
                 after_control = False
-        return _unspaced(out + self._plain(pending))
+        return unspaced(out + self._plain(pending))
 
     def _plain(self, ids: Sequence[int]) -> str:
         return str(self._pieces.decode(list(ids))) if ids else ""
 
 
-def _unspaced(text: str) -> str:
+def unspaced(text: str) -> str:
     """Text without the spaces that belong before no punctuation mark and no English contraction."""
     for mark in _UNSPACED:
         text = text.replace(mark, mark[1:])

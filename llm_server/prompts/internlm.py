@@ -12,7 +12,11 @@ Pure: no torch, no tokenizer.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
+
+from llm_server.prompts.chatml import Turn
 
 Template: TypeAlias = Literal["demo", "eval"]
 
@@ -31,6 +35,44 @@ def turn(question: str, template: Template) -> str:
     if template == "demo":
         return f" USER: {question} ASSISTANT:"
     return f" {TURN_START}user\n{question}{TURN_END}\n{TURN_START}assistant\n"
+
+
+def conversation(turns: Sequence[Turn], template: Template) -> str:
+    """The prompt of a conversation; the last turn is the user's. The published systems know one turn only.
+
+    Answers stand where the model would have written them: up to its turn end in the evaluation template, after a
+    space in that of the demo.
+
+    Raises:
+        ValueError: the last turn is not the user's, or two of the same follow one another.
+    """
+    if len(turns) % 2 == 0 or any(
+        one.role != ("assistant" if index % 2 else "user") for index, one in enumerate(turns)
+    ):
+        raise ValueError("user and assistant take turns, and the user has the last")
+    text = SYSTEM
+    for one in turns:
+        if one.role == "user":
+            # Only the first turn needs the space: it follows the system line.
+            asked = turn(one.text, template)
+            text += asked if template == "demo" or text == SYSTEM else asked[1:]
+        elif template == "demo":
+            text += f" {one.text}"
+        else:
+            text += f"{one.text}{TURN_END}\n"
+    return text
+
+
+_CONTROL = re.compile(r"<(?=(?:image|s|/s|unk)>)|\[(?=UNUSED_TOKEN_[0-9]+\])")
+_HARMLESS: Final = {"<": "\u2039", "[": "("}
+
+
+def plain(text: str) -> str:
+    """Text from outside that spells no control token any more: each loses its first character to a look-alike.
+
+    A tokenizer that normalises text may still read one into other characters: count them after tokenisation as well.
+    """
+    return _CONTROL.sub(lambda match: _HARMLESS[match[0]], text)
 
 
 def prompt(question: str, template: Template) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from llm_server.adapter_registry import AdapterRegistry
+from llm_server.conditioning import Conditioning
 from llm_server.engine import Engine
 from llm_server.faults import DeadlineFault, EngineClosedFault, GenerationFault, QueueFullFault
 from llm_server.kv_cache import BlockPool, BlockTable
@@ -73,6 +74,7 @@ class CountingRunner:
         blocks: SequenceOf[int],
         adapters: AdapterScales,
         last: bool,
+        conditioning: Conditioning | None = None,
     ) -> NDArray[np.float32] | None:
         self.before_step()
         for offset, token in enumerate(tokens):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from numpy.typing import NDArray
 
+from llm_server.conditioning import Conditioning
 from llm_server.engine import Engine
 from llm_server.faults import DeadlineFault, QueueFullFault
 from llm_server.kv_cache import BlockPool
@@ -50,7 +51,14 @@ class RememberingRunner:
         return [self.memory[blocks[place // SIZE], place % SIZE] for place in range(length)]
 
     def prefill(
-        self, tokens: tuple[int, ...], *, start: int, blocks: list[int], adapters: AdapterScales, last: bool
+        self,
+        tokens: tuple[int, ...],
+        *,
+        start: int,
+        blocks: list[int],
+        adapters: AdapterScales,
+        last: bool,
+        conditioning: Conditioning | None = None,
     ) -> NDArray[np.float32] | None:
         for place, token in enumerate(tokens, start):
             self.memory[blocks[place // SIZE], place % SIZE] = token
