@@ -1,6 +1,7 @@
 """`polysight train`: the adapters `object` and `vl`, trained from generated scenes by the first recipe.
 
-`polysight train --out DIR` is `polysight train scenes --out DIR`; `polysight train dual` is in `cli.train_dual`.
+`polysight train --out DIR` is `polysight train scenes --out DIR`; `polysight train dual` is in `cli.train_dual`,
+`polysight train moai` in `cli.train_moai`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from cli.train_dual import dual
+from cli.train_moai import moai
 
 SMOKE_STEPS = 8
 SMOKE_SCENES = 10
@@ -37,6 +39,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 app.command("dual")(dual)
+app.command("moai")(moai)
 
 
 @app.command("scenes")

@@ -1,0 +1,47 @@
+"""The folder of a run: it belongs to one run with one set of settings, which can be taken up where it was cut."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llm_server.training.dual_settings import TrainingRefused
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SETTINGS: Final = "settings.json"
+CARD: Final = "run_card.json"
+
+
+def claim(out: Path, settings: DataclassInstance, resume: bool) -> None:
+    """Makes ``out`` the folder of a run with these settings, or checks that it is.
+
+    Raises:
+        TrainingRefused: it holds a run and ``resume`` is not set, or a run with other settings.
+    """
+    path = out / SETTINGS
+    told = json.loads(json.dumps(asdict(settings)))
+    if path.is_file():
+        if not resume:
+            raise TrainingRefused(f"{out} holds a run already: resume it, or choose another folder")
+        if json.loads(path.read_text(encoding="utf-8")) != told:
+            raise TrainingRefused(f"the run in {out} has other settings: it cannot be resumed with these")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def write_card(out: Path, card: dict[str, Any]) -> None:
+    """Writes the run card."""
+    (out / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of what training stands on."""
+    packages = ("torch", "transformers", "peft", "accelerate")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
