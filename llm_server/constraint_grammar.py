@@ -7,6 +7,7 @@ milliseconds; what runs out of them is refused.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -21,14 +22,15 @@ from llm_server.constraint_vocabulary import Vocabulary
 from llm_server.faults import ConstraintFault
 
 if TYPE_CHECKING:
-    from llguidance import JsonCompileOptions, LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
 Form = Literal["json_schema", "regex"]
 
 #: Between two parts of a JSON value: nothing, a space, or a new line with its indentation. Without an end to it, a
 #: small model can write blanks until it has no tokens left.
 _BLANK: Final = r"( |\n {0,16})"
-#: Of a compiler's message; the rest is a picture of where in the expression it is.
+#: Of a compiler's message, in characters: it may quote all of an expression.
 _LONGEST_MESSAGE: Final = 600
 
 
@@ -188,6 +190,9 @@ def _limits() -> LLParserLimits:
 
 
 def _message(text: str) -> str:
-    """The library's words, without the dump of its state."""
+    """The library's words, without its state and without a picture of where in an expression it was."""
     said = text.split("<state>", maxsplit=1)[0].split("<non-verbose/>", maxsplit=1)[0].strip()
+    reason = re.search(r"^error: (.+)$", said, re.MULTILINE)
+    if reason is not None:
+        return reason[1]
     return said if len(said) <= _LONGEST_MESSAGE else said[:_LONGEST_MESSAGE] + "…"
