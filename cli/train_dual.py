@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llm_server.training.dual_run import Sources
     from llm_server.training.dual_settings import DualSettings
 
-SMOKE_STEPS = {"tiny": (30, 60), "embedded": (4, 14)}
+SMOKE_STEPS = {"tiny": (30, 60), "embedded": (4, 12)}
 
 
 def dual(
@@ -59,6 +59,17 @@ def dual(
             exists=True, dir_okay=False, help="LLaVA-Instruct or ShareGPT4V JSON about pictures of --coco."
         ),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="As many steps as fit into so many minutes, measured on the first ones."),
+    ] = None,
+    adapters: Annotated[
+        str,
+        typer.Option(help="dual; single: one adapter learns both tasks; vl-only: no object task."),
+    ] = "dual",
+    crayon: Annotated[
+        str, typer.Option(help="both; semantic: classes without numbers; off: no image positions.")
+    ] = "both",
     smoke: Annotated[
         bool,
         typer.Option("--smoke", help="A few steps of every stage; fails unless every held-out loss falls."),
@@ -78,6 +89,8 @@ def dual(
         raise typer.BadParameter(
             "needs --coco, which says what is seen in the pictures", param_hint="--conversations"
         )
+    if minutes is not None and smoke:
+        raise typer.BadParameter("a smoke run has its own number of steps", param_hint="--minutes")
     chosen = base or ("tiny" if smoke else "embedded")
     from llm_server.training.coco_pictures import CocoError
     from llm_server.training.conversations import ConversationsError
@@ -85,14 +98,18 @@ def dual(
     from llm_server.training.dual_settings import TrainingRefused
 
     try:
-        settings = _settings(chosen, device, precision, seed, smoke=smoke)
+        settings = _varied(_settings(chosen, device, precision, seed, smoke=smoke), adapters, crayon)
         loaded = _base(settings, chosen)
         skipped: Counter[str] = Counter()
         sources = _sources(settings, coco, segments, conversations, skipped)
         _report(skipped, console)
         with tempfile.TemporaryDirectory(prefix="polysight-dual-") as scratch, _bars(console) as bars:
             bar = bars.add_task("", total=settings.steps)
-            before = [sum(s.steps for s in settings.stages[:n]) for n in range(len(settings.stages))]
+            before: list[int] = []
+
+            def planned(settings: DualSettings) -> None:
+                before[:] = [sum(s.steps for s in settings.stages[:n]) for n in range(len(settings.stages))]
+                bars.update(bar, total=settings.steps)
 
             def step_done(number: int, kind: str, step: int, steps: int, loss: float) -> None:
                 bars.update(bar, completed=before[number] + step, description=f"{kind} loss {loss:.3f}")
@@ -105,6 +122,8 @@ def dual(
                 pad_id=loaded.pad_id,
                 out=Path(scratch) / "run" if out is None else out,
                 resume=resume,
+                budget_s=None if minutes is None else 60 * minutes,
+                planned=planned,
                 step_done=step_done,
             )
     except (TrainingRefused, CocoError, ConversationsError) as error:
@@ -162,6 +181,17 @@ def _settings(chosen: str, device: str, precision: str | None, seed: int, *, smo
 
     presets.check(settings, cuda=torch.cuda.is_available())
     return settings
+
+
+def _varied(settings: DualSettings, adapters: str, crayon: str) -> DualSettings:
+    from llm_server.training import dual_settings as presets
+
+    if adapters not in ("dual", "single", "vl-only"):
+        raise typer.BadParameter(f"{adapters} is not dual, single or vl-only", param_hint="--adapters")
+    if crayon not in ("off", "semantic", "both"):
+        raise typer.BadParameter(f"{crayon} is not off, semantic or both", param_hint="--crayon")
+    uses: Any = (adapters, crayon)
+    return presets.varied(settings, *uses)
 
 
 def _base(settings: DualSettings, chosen: str) -> Base:

@@ -89,6 +89,11 @@ class CrayonHooks:
             )
         self._layers = [(linear, crayon.branch(name)) for name, linear in linears.items()]
 
+    @property
+    def layers(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        """The linear layers of the model, each with its branch."""
+        return tuple(self._layers)
+
     @contextmanager
     def applied(self, rows: ImageRows | None) -> Iterator[None]:
         """Adds the branches in every forward pass within, at ``rows`` of the flattened states.

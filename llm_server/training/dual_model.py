@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from llm_server.models.crayon import CrayonSwitches
 from llm_server.models.crayon_hooks import CrayonHooks, branch_outputs, crayon_rows, put_tokens
 from llm_server.models.crayon_prompt import CrayonPrompt, CrayonShape
 from llm_server.models.image_rows import ImageRows
-from llm_server.training.dual_settings import CrayonSettings
+from llm_server.training.dual_settings import CrayonQueries, CrayonSettings
 from llm_server.training.image_packing import ImageBatch
 from llm_server.training.packed_attention import additive
 from llm_server.training.packing import IGNORED
@@ -37,14 +40,41 @@ def crayon_for(model: Any, settings: CrayonSettings) -> CrayonPrompt:
     return CrayonPrompt(shape, branch_outputs(model, shape.targets))
 
 
-class DualModel(nn.Module):
-    """A peft model with the adapters ``object`` and ``vl``, both active, and a crayon prompt."""
+class _ThisThread(threading.local):
+    """What holds in one thread: the rows that its forward pass adds the crayon prompt at."""
 
-    def __init__(self, adapted: Any, crayon: CrayonPrompt) -> None:
+    rows: ImageRows | None = None
+
+
+class DualModel(nn.Module):
+    """A peft model with the adapters ``object`` and ``vl``, both active, and a crayon prompt.
+
+    Args:
+        adapted: the peft model; it keeps a hook on each layer that the crayon prompt enters.
+        crayon: made for it.
+        queries: which of the crayon prompt's tables take part.
+    """
+
+    def __init__(self, adapted: Any, crayon: CrayonPrompt, queries: CrayonQueries = "both") -> None:
         super().__init__()
         self.adapted = adapted
         self.crayon = crayon
-        self._hooks = CrayonHooks(adapted, crayon)
+        self._switches = CrayonSwitches(semantic=queries != "off", numbering=queries == "both")
+        self._here = _ThisThread()
+        # Layers that a checkpointed backward computes again do so in a thread of the device's own.
+        self._everywhere: ImageRows | None = None
+        for linear, branch in CrayonHooks(adapted, crayon).layers:
+            linear.register_forward_hook(self._adding(branch))
+
+    def _adding(self, branch: nn.Module) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        def hook(module: nn.Module, arguments: Any, out: Tensor) -> Tensor | None:
+            rows = self._here.rows or self._everywhere
+            if rows is None or rows.crayon is None or rows.crayon_index is None:
+                return None
+            added = branch(rows.crayon.to(out.dtype))
+            return out.flatten(0, -2).index_add(0, rows.crayon_index, added).view(out.shape)
+
+        return hook
 
     def learns(self, task: Task | None, *, crayon: bool) -> None:
         """Lets the adapter of ``task`` (None: neither) and, if asked for, the crayon prompt learn, and nothing else."""
@@ -62,12 +92,22 @@ class DualModel(nn.Module):
         """Where the crayon prompt of a batch enters, and its features; None if no sequence has a picture."""
         if not len(batch.classes):
             return None
-        features = self.crayon.features(batch.classes, batch.numbers)
+        features = self.crayon.features(batch.classes, batch.numbers, switches=self._switches)
         return crayon_rows(batch.image, features, batch.with_crayon)
 
-    def within(self, rows: ImageRows | None) -> AbstractContextManager[None]:
-        """The crayon prompt takes part in all that is computed within, forward and backward."""
-        return self._hooks.applied(rows)
+    @contextmanager
+    def within(self, rows: ImageRows | None, *, in_this_thread: bool = False) -> Iterator[None]:
+        """The crayon prompt takes part in all that is computed within, forward and backward.
+
+        ``in_this_thread``: by this thread alone, so that others can read other pictures at the same time.
+        """
+        place: Any = self._here if in_this_thread else self
+        name = "rows" if in_this_thread else "_everywhere"
+        setattr(place, name, rows)
+        try:
+            yield
+        finally:
+            setattr(place, name, None)
 
     def forward(self, batch: ImageBatch, rows: ImageRows | None) -> Tensor:
         """Weighted mean cross-entropy over the answer tokens of a batch; the head is computed at those only.

@@ -7,12 +7,9 @@ settings.json, stages/    what a run that was cut needs to go on
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,19 +19,20 @@ from transformers import TrainerCallback
 from llm_server.models.crayon_files import FOLDER as CRAYON_FOLDER
 from llm_server.models.crayon_files import save_crayon
 from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
-from llm_server.training.dual_settings import DualSettings, TrainingRefused, check
+from llm_server.training.dual_schedule import as_begun, seconds_a_step, within_budget
+from llm_server.training.dual_settings import DualSettings, check
 from llm_server.training.dual_trainer import as_batch, collate_inputs, run_stage
 from llm_server.training.examples import Examples
 from llm_server.training.fused_lora import fuse, unfuse
+from llm_server.training.lean_layers import lean, unlean
 from llm_server.training.loss_curve import LossCurve, data_sha256, plot
 from llm_server.training.packing import Tokenizer
 from llm_server.training.question import TASKS
 from llm_server.training.recipe import adapted
+from llm_server.training.run_folder import SETTINGS, claim, versions, write_card
 from llm_server.training.step_plan import MicroBatches
 from llm_server.training.trainer import save_adapters
 
-CARD: Final = "run_card.json"
-_SETTINGS: Final = "settings.json"
 _PLOT_EVERY_S: Final = 30.0
 
 
@@ -59,6 +57,8 @@ def train_dual(
     pad_id: int,
     out: Path,
     resume: bool = False,
+    budget_s: float | None = None,
+    planned: Callable[[DualSettings], None] = lambda settings: None,
     step_done: StepDone = lambda number, kind, step, steps, loss: None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
@@ -72,17 +72,49 @@ def train_dual(
         pad_id: token that fills up sequences.
         out: folder to write.
         resume: go on with the run in ``out``, if it holds one.
+        budget_s: seconds that the run may take; its steps are as many as fit, measured on the first ones.
+        planned: told of the settings as they are run.
         step_done: for a progress bar.
         callbacks: of transformers' Trainer, beside its own.
 
     Raises:
-        TrainingRefused: see :func:`check`; or ``out`` holds a run and ``resume`` is not set, or one of other settings.
+        TrainingRefused: see :func:`check`; or ``out`` holds a run and ``resume`` is not set, or one of other settings;
+            or the budget is too small.
     """
     check(settings, cuda=torch.cuda.is_available())
-    _claim(out, settings, resume)
+    if budget_s is not None and (out / SETTINGS).is_file():
+        settings, budget_s = as_begun(settings, out), None
+    if budget_s is None:
+        claim(out, settings, resume)
     began, computed = time.monotonic(), time.process_time()
     torch.manual_seed(settings.seed)
     dual = _dual(model, settings)
+    try:
+        if budget_s is not None:
+            step_s = seconds_a_step(dual, settings, tokenizer, sources.train, pad_id=pad_id)
+            settings = within_budget(settings, budget_s - (time.monotonic() - began), step_s)
+            claim(out, settings, resume)
+        planned(settings)
+        card = _run(dual, settings, tokenizer, sources, pad_id, out, step_done, callbacks)
+    finally:
+        unlean(dual.adapted)
+    card["seconds"] = round(time.monotonic() - began, 1)
+    card["processor_seconds"] = round(time.process_time() - computed, 1)
+    write_card(out, card)
+    return card
+
+
+def _run(
+    dual: DualModel,
+    settings: DualSettings,
+    tokenizer: Tokenizer,
+    sources: Sources,
+    pad_id: int,
+    out: Path,
+    step_done: StepDone,
+    callbacks: Sequence[TrainerCallback],
+) -> dict[str, Any]:
+    """All stages and what they leave; the run card without its times."""
     heldout = {"base": heldout_losses(dual, settings, tokenizer, sources.heldout, pad_id, trained=False)}
     curves: list[LossCurve] = []
     for number, stage in enumerate(settings.stages):
@@ -99,7 +131,13 @@ def train_dual(
             shown.when_due()
 
         data = MicroBatches(
-            stage, settings.batch, sources.train, tokenizer, seed=settings.seed, vl_share=settings.vl_share
+            stage,
+            settings.batch,
+            sources.train,
+            tokenizer,
+            seed=settings.seed,
+            vl_share=settings.vl_share,
+            with_maps=settings.crayon_queries != "off",
         )
         curves[-1] = shown.curves[-1] = run_stage(
             dual, data, stage, settings, folder=folder, pad_id=pad_id, advance=done, callbacks=callbacks
@@ -108,9 +146,10 @@ def train_dual(
     heldout["trained"] = heldout_losses(dual, settings, tokenizer, sources.heldout, pad_id, trained=True)
     unfuse(dual.adapted)
     save_adapters(dual.adapted, out)
-    save_crayon(dual.crayon, out / CRAYON_FOLDER, base=settings.base.name)
+    if settings.crayon_queries != "off":
+        save_crayon(dual.crayon, out / CRAYON_FOLDER, base=settings.base.name)
     steps = [one for curve in curves for one in curve.steps]
-    card = {
+    return {
         "recipe": "dual-1",
         "settings": asdict(settings),
         "data_sha256": data_sha256(steps),
@@ -118,17 +157,10 @@ def train_dual(
         "heldout_loss": heldout,
         "improved": improved(heldout),
         "last_losses": {stage.kind: _last(c) for stage, c in zip(settings.stages, curves, strict=True)},
-        "seconds": round(time.monotonic() - began, 1),
-        "processor_seconds": round(time.process_time() - computed, 1),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
-        },
+        "versions": versions(),
         "plot": plot(_named(settings, curves), out / "loss.png"),
     }
-    (out / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return card
 
 
 def improved(heldout: dict[str, dict[str, float]]) -> bool:
@@ -158,13 +190,20 @@ def heldout_losses(
         stage = next((s for s in settings.stages if s.kind == kind), None)
         if stage is None:
             continue
-        data = MicroBatches(stage, settings.batch, examples, tokenizer, seed=settings.seed, vl_share=0.5)
+        data = MicroBatches(
+            stage,
+            settings.batch,
+            examples,
+            tokenizer,
+            seed=settings.seed,
+            vl_share=0.5,
+            with_maps=settings.crayon_queries != "off",
+        )
         total = 0.0
         for number in range(settings.heldout):
             one = data.packed(task, number) if trained else data.without_image(task, number)
-            inputs = collate_inputs([(task, [one])], pad_id=pad_id)
-            moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-            batch = as_batch(moved)
+            (inputs,) = collate_inputs([(task, [one])], pad_id=pad_id)["parts"]
+            batch = as_batch({key: value.to(device) for key, value in inputs.items()})
             rows = dual.rows(batch)
             with dual.within(rows):
                 if trained:
@@ -198,22 +237,10 @@ def _dual(model: Any, settings: DualSettings) -> DualModel:
         config.base_model_name_or_path = settings.base.name
     if settings.base.device == "cpu":
         fuse(peft_model)
+        lean(peft_model)
     if settings.batch.checkpointing:
         peft_model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    return DualModel(peft_model, crayon_for(peft_model, settings.crayon))
-
-
-def _claim(out: Path, settings: DualSettings, resume: bool) -> None:
-    path = out / _SETTINGS
-    told = json.loads(json.dumps(asdict(settings)))
-    if path.is_file():
-        if not resume:
-            raise TrainingRefused(f"{out} holds a run already: resume it, or choose another folder")
-        if json.loads(path.read_text(encoding="utf-8")) != told:
-            raise TrainingRefused(f"the run in {out} has other settings: it cannot be resumed with these")
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return DualModel(peft_model, crayon_for(peft_model, settings.crayon), settings.crayon_queries)
 
 
 def _named(settings: DualSettings, curves: Sequence[LossCurve]) -> list[tuple[str, Any]]:

@@ -100,4 +100,5 @@ def _painting(scene: Scene, segments: NDArray[np.integer]) -> NDArray[np.uint8]:
     colours = np.zeros((len(scene.objects) + 1, 3), np.uint8)
     for index, seen in enumerate(scene.objects, start=1):
         colours[index] = palette()[_COLOURS[seen.name]]
-    return colours[segments]
+    painting: NDArray[np.uint8] = colours[segments]
+    return painting

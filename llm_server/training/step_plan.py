@@ -59,7 +59,10 @@ class StepPlan:
 
 
 class MicroBatches(Dataset[MicroBatch]):
-    """Micro-batches of a stage by number: ``accumulation`` of them make a step."""
+    """Micro-batches of a stage by number: ``accumulation`` of them make a step.
+
+    With ``with_maps`` false the examples are the same, but no sequence has image positions.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class MicroBatches(Dataset[MicroBatch]):
         *,
         seed: int,
         vl_share: float,
+        with_maps: bool = True,
     ) -> None:
         self.plan = StepPlan(stage, batch, seed=seed, vl_share=vl_share)
         self._stage = stage
@@ -77,6 +81,7 @@ class MicroBatches(Dataset[MicroBatch]):
         self._examples = examples
         self._tokenizer = tokenizer
         self._seed = seed
+        self._with_maps = with_maps
         self._place = image_place(tokenizer)
         self._group: tuple[int, dict[int, list[list[ImagePacked]]]] | None = None
 
@@ -134,4 +139,4 @@ class MicroBatches(Dataset[MicroBatch]):
     def _pack(self, example: Example) -> ImagePacked:
         pack_one = pack_conversation if example.chained else pack
         packed = pack_one(self._tokenizer, example.text, example.pairs, max_tokens=self._batch.max_tokens)
-        return with_image(packed, example.maps, self._place)
+        return with_image(packed, example.maps if self._with_maps else None, self._place)

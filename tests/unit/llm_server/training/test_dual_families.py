@@ -81,8 +81,8 @@ def test_each_family_asks_with_clean_words_and_follows_its_own_instruction(famil
         form = instruction(question.text)
         if form is not None and question.kind != "text":
             assert followed(form, question.answer), question
-    for question in (family.draw(random.Random(3), Scene((), (), ())) for _ in range(5)):
-        assert question is None or question.answer
+    for nothing in (family.draw(random.Random(3), Scene((), (), ())) for _ in range(5)):
+        assert nothing is None or nothing.answer
 
 
 def test_boxes_are_those_listed_and_never_made_up() -> None:

@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from llm_server.adapter_files import read_adapters
 from llm_server.models.crayon_files import load_crayon
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
-from llm_server.training.dual_run import CARD, Sources, improved, train_dual
+from llm_server.training.dual_run import Sources, improved, train_dual
+from llm_server.training.dual_schedule import as_begun, within_budget
 from llm_server.training.dual_settings import (
+    EMBEDDED,
     TINY,
     BatchSettings,
     CrayonSettings,
@@ -28,13 +30,18 @@ from llm_server.training.dual_settings import (
     StageSettings,
     TrainingRefused,
     Views,
+    varied,
 )
-from llm_server.training.dual_trainer import WHOLE, collate_inputs, last_checkpoint
+from llm_server.training.dual_trainer import collate_inputs
 from llm_server.training.examples import SceneExamples
+from llm_server.training.image_packing import ImagePacked
 from llm_server.training.loss_curve import LossCurve, Step, data_sha256, plot
 from llm_server.training.packed_attention import register
+from llm_server.training.packing import pack
 from llm_server.training.recipe import adapted
+from llm_server.training.run_folder import CARD
 from llm_server.training.scenes import Scene
+from llm_server.training.staged_trainer import WHOLE, last_checkpoint
 from llm_server.training.vocabulary import STUFF, THINGS
 
 LABELS = {name: [number] for number, name in enumerate(THINGS + STUFF)}
@@ -219,6 +226,86 @@ module.run(Path({str(tmp_path)!r}), step_done=killed)
     assert len(lines(tmp_path)) == 10
     run(tmp_path, resume=True)
     assert lines(tmp_path) == lines(whole[0])
+
+
+def test_scenes_side_by_side_learn_what_a_batch_of_them_learns(tmp_path: Path) -> None:
+    batch = BatchSettings(sequences=2, questions=2, max_tokens=300)
+    stages = (StageSettings("cpt", 2, 1e-2, 1e-3, 1), StageSettings("cit", 4, 1e-2, 1e-3, 1))
+    together = replace(QUICK, batch=replace(batch, side_by_side=2), stages=stages)
+    run(tmp_path / "together", together)
+    run(tmp_path / "again", together)
+    assert lines(tmp_path / "together") == lines(tmp_path / "again")
+    run(tmp_path / "batch", replace(together, batch=batch))
+    for one, other in zip(lines(tmp_path / "together"), lines(tmp_path / "batch"), strict=True):
+        # The mean of two scenes' means is not the mean over both scenes' tokens.
+        assert json.loads(one)["task"] == json.loads(other)["task"]
+        assert json.loads(one)["loss"] == pytest.approx(json.loads(other)["loss"], rel=0.2)
+    packed = pack(tiny_tokenizer(), "Seen.", [("What?", "A dog.")], max_tokens=300)
+    with pytest.raises(ValueError, match="cannot be shared"):
+        collate_inputs([("vl", [ImagePacked(packed)])], pad_id=0, parts=2)
+    with pytest.raises(TrainingRefused, match="side by side"):
+        run(tmp_path / "refused", replace(together, batch=replace(together.batch, checkpointing=True)))
+
+
+def test_variants_leave_out_the_part_that_they_name(tmp_path: Path) -> None:
+    seen = replace(QUICK, views=Views(both=1.0, map_only=0.0, text_only=0.0))
+    single = Watch()
+    run(tmp_path / "single", varied(seen, "single", "both"), callbacks=[single])
+    assert {"object", "vl"} == {json.loads(line)["task"] for line in lines(tmp_path / "single")[5:]}
+    assert all("object" not in parts for _, parts in single.moved)
+    alone, off = Watch(), varied(seen, "vl-only", "off")
+    assert [(stage.kind, stage.steps) for stage in off.stages] == [("cit", 4)]
+    run(tmp_path / "off", off, callbacks=[alone])
+    assert [parts for _, parts in alone.moved] == [set(), {"vl"}, {"vl"}, {"vl"}]
+    assert not (tmp_path / "off" / "crayon").exists()
+    semantic = varied(seen, "dual", "semantic")
+    run(tmp_path / "semantic", semantic)
+    torch.manual_seed(semantic.seed)
+    fresh = DualModel(adapted(base(), rank=8, alpha=16), crayon_for(base(), semantic.crayon))
+    kept = load_crayon(tmp_path / "semantic" / "crayon", base="tiny-llama")
+    assert not torch.equal(kept.semantic.weight, fresh.crayon.semantic.weight.bfloat16().float())
+
+
+def test_a_budget_makes_the_schedule_which_a_resumed_run_keeps(tmp_path: Path) -> None:
+    planned: list[DualSettings] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, budget_s=3600.0, planned=planned.append, step_done=cut)
+    assert planned[0].steps > 100
+    with pytest.raises(TrainingRefused, match="holds a run"):
+        run(tmp_path, budget_s=60.0)
+    assert as_begun(QUICK, tmp_path) == planned[0]
+    few = within_budget(EMBEDDED, 3 * 3600, 4.4)
+    assert few.steps <= EMBEDDED.steps * 1.05
+    assert [stage.kind for stage in few.stages] == ["cpt", "cit"]
+    with pytest.raises(TrainingRefused, match="no room"):
+        within_budget(EMBEDDED, 5.0, 4.4)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(TrainingRefused, match="not of a run"):
+        as_begun(QUICK, tmp_path)
+
+
+def cut(number: int, kind: str, step: int, steps: int, loss: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_embedded_run_fits_three_hours_and_forty_megabytes() -> None:
+    """At 2.2 s a scene; the shapes of SmolLM2-135M, without its weights."""
+    scenes = EMBEDDED.steps * EMBEDDED.batch.sequences * EMBEDDED.batch.accumulation
+    assert scenes * 2.2 < 0.92 * 3 * 3600
+    config = LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49152,
+        tie_word_embeddings=True,
+    )
+    with torch.device("meta"):
+        model = adapted(LlamaForCausalLM(config), rank=EMBEDDED.adapters.rank, alpha=EMBEDDED.adapters.alpha)
+        dual = DualModel(model, crayon_for(model, EMBEDDED.crayon))
+    # Written in bfloat16.
+    assert 15e6 < 2 * sum(value.numel() for value in dual.trained_tensors().values()) < 40e6
 
 
 def test_tensors_of_another_model_are_not_restored(tmp_path: Path) -> None:
