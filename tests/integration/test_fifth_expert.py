@@ -291,7 +291,7 @@ async def test_what_is_no_picture_has_a_typed_error(
 async def test_a_request_without_a_picture_breaks_the_contracts_rule(
     expert: Expert, channel: grpc.aio.Channel
 ) -> None:
-    call = channel.unary_unary(f"/{SERVICE}/MeasureFocus")
+    call: Any = channel.unary_unary(f"/{SERVICE}/MeasureFocus")
     with pytest.raises(grpc.RpcError) as caught:
         await call(b"", timeout=CALL_S)
     info = error_info(status_from_rpc_error(caught.value))
@@ -374,6 +374,7 @@ async def test_the_gateway_asks_it_once_its_rows_are_there(expert: Expert, gatew
     assert by_number.keys() == {1, 2, 3, 4, NUMBER}
     assert by_number[NUMBER].outcome == polysight_pb2.OUTCOME_OK
     # The field is unknown to the contract that this test was made with.
-    (seen,) = [field.data for field in UnknownFieldSet(by_number[NUMBER]) if field.field_number == FIELD]
+    unknown: Any = UnknownFieldSet(by_number[NUMBER])
+    (seen,) = [field.data for field in unknown if field.field_number == FIELD]
     found = expert.messages.MeasureFocusResponse.FromString(seen)
     assert found.sharpness == pytest.approx(energy(120), rel=1e-4)

@@ -32,6 +32,7 @@ def engine(
     side: int | str = SIDE,
     batches: list[int] | None = None,
     output: str = "masks_queries_logits",
+    width: int | None = None,
 ) -> FakeEngine:
     """In every wide picture: sky on its left half (score .97), a dog on the right (.99), sky again below it (.9)."""
 
@@ -53,7 +54,7 @@ def engine(
         return {"class_queries_logits": scores, output: masks}
 
     return FakeEngine(
-        [TensorSpec("pixel_values", ("batch", 3, side, side), "float32")],
+        [TensorSpec("pixel_values", ("batch", 3, side, width or side), "float32")],
         [
             TensorSpec("class_queries_logits", ("batch", 4, classes), "float32"),
             TensorSpec(output, ("batch", 4, SIDE // 4, SIDE // 4), "float32"),
@@ -144,7 +145,12 @@ def test_warm_up_runs_the_largest_batch() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [(engine(81), "80 classes"), (engine(side="any"), "square"), (engine(output="boxes"), "no EoMT")],
+    [
+        (engine(81), "80 classes"),
+        (engine(side="any"), "input's size"),
+        (engine(width=2 * SIDE), "square"),
+        (engine(output="boxes"), "no EoMT"),
+    ],
 )
 def test_a_graph_that_does_not_fit_is_refused(wrong: FakeEngine, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
