@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 from cli.engines_check import check_graph
 from cli.engines_onnx import own_graphs
 from cli.graphs import GRAPHS
-from serving.engine import TensorSpec
+from serving.engine import Tensor, TensorSpec
 from serving.engine.graph import ExportedGraph, prepare_graph
+from serving.engine.quantization import Calibration
 from serving.engine.tensorrt import (
     BuildFailedError,
     BuildRequest,
@@ -264,6 +266,58 @@ def test_a_wrong_graph_leaves_nothing_in_the_store(rtx: TensorRTLibrary, tmp_pat
         store.obtain(key, lambda _: build_plan(rtx, BuildRequest(odd, (PROFILE,), ("sm86",))))
     assert store.list() == ()
     assert [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+def noise(shapes: Mapping[str, tuple[int, ...]], count: int = 3) -> Calibration:
+    """Inputs uniform in [0, 1), as `difference` takes them."""
+
+    def samples() -> Iterator[Mapping[str, Tensor]]:
+        for seed in range(count):
+            rng = np.random.default_rng(seed)
+            yield {name: rng.random((1, *shape[1:]), np.float32) for name, shape in shapes.items()}
+
+    return Calibration(samples, f"noise {count}")
+
+
+# Of the output's largest value, against float32 in ONNX Runtime. Both factors of a product are rounded, in float8 each
+# by a sixteenth at most.
+EIGHT_BITS: list[tuple[Precision, str, float]] = [("int8", "sm80", 0.02), ("fp8", "sm89", 0.125)]
+
+
+@pytest.mark.parametrize(("precision", "target", "tolerance"), EIGHT_BITS)
+def test_products_in_eight_bits_build(
+    rtx: TensorRTLibrary, tiny: Path, tmp_path: Path, precision: Precision, target: str, tolerance: float
+) -> None:
+    graph = ExportedGraph("tiny", lambda _: tiny, (PROFILE,), {"x": (2, WIDTH)})
+    told = check_graph(
+        graph,
+        precision,
+        rtx,
+        (target,),
+        WeightStore(tmp_path / "cache"),
+        calibration=lambda _: noise(graph.sample),
+    )
+    assert told["error"] == ""
+    assert told["built"]
+    assert told["max_rel_diff_onnx"] is not None
+    assert 1e-4 < told["max_rel_diff_onnx"] < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "target"), [("int8", "sm80"), ("fp8", "sm89")])
+@pytest.mark.parametrize("name", ["eomt-tiny", "owlv2-tiny-image"])
+def test_an_experts_graph_builds_in_eight_bits(
+    rtx: TensorRTLibrary, tmp_path: Path, name: str, precision: Precision, target: str
+) -> None:
+    """Random weights have no margins between classes, so what eight bits cost is seen whole."""
+    (graph,) = [graph for graph in GRAPHS if graph.name == name]
+    told = check_graph(
+        graph, precision, rtx, (target,), WeightStore(), calibration=lambda _: noise(graph.sample)
+    )
+    assert told["error"] == ""
+    assert told["built"]
+    assert told["max_rel_diff_onnx"] is not None
+    assert 1e-3 < told["max_rel_diff_onnx"] < {"int8": 0.2, "fp8": 0.4}[precision]
 
 
 @pytest.mark.slow
