@@ -83,13 +83,34 @@ def _triple(weights: pb.ExpertWeights) -> Triple:
     return weights.auxiliary, weights.cross, weights.self
 
 
+def write_overrides(overrides: GateOverrides) -> list[pb.GateOverride]:
+    """What :func:`read_overrides` reads: for callers that ask a routing store (:mod:`llm_server.routing`)."""
+    places: list[tuple[int | None, Side, Gate]] = [
+        *((None, side, gate) for side, gate in sorted(overrides.everywhere.items())),
+        *((layer, side, gate) for (layer, side), gate in sorted(overrides.layers.items())),
+    ]
+    return [_written(layer, side, gate) for layer, side, gate in places]
+
+
+def _written(layer: int | None, side: Side, gate: Gate) -> pb.GateOverride:
+    one = pb.GateOverride(layer=layer, side=_ON_THE_WIRE[side])
+    match gate:
+        case FixedGate():
+            one.fixed.CopyFrom(_weights(gate.weights))
+        case GateBias():
+            one.bias.CopyFrom(_weights(gate.logits))
+        case BlendedGate():
+            one.blended.CopyFrom(pb.BlendedWeights(weights=_weights(gate.weights), share=gate.share))
+    return one
+
+
+def _weights(numbers: Triple) -> pb.ExpertWeights:
+    return pb.ExpertWeights(auxiliary=numbers[0], cross=numbers[1], self=numbers[2])
+
+
 def gate_weights(means: Mapping[tuple[int, Side], Triple]) -> list[pb.GateWeights]:
     """By layer, the picture's side first."""
     return [
-        pb.GateWeights(
-            layer=layer,
-            side=_ON_THE_WIRE[side],
-            mean=pb.ExpertWeights(auxiliary=mean[0], cross=mean[1], self=mean[2]),
-        )
+        pb.GateWeights(layer=layer, side=_ON_THE_WIRE[side], mean=_weights(mean))
         for (layer, side), mean in sorted(means.items())
     ]

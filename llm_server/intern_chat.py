@@ -26,7 +26,8 @@ class InternChat:
         self._image_tokens = image_tokens
         self._control = tokenizer.control_ids
         self._longest = tokenizer.longest_piece
-        self.token_bytes = tokenizer.piece_bytes()
+        # Not of the placeholder: no answer holds it, as the output head has no row for it.
+        self.token_bytes = tokenizer.piece_bytes()[:-1]
         ends = tokenizer.encode(internlm.TURN_END, bos=False)
         if ends[-1] not in self._control:
             raise ValueError(f"the vocabulary has no {internlm.TURN_END}")

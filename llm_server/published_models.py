@@ -103,8 +103,7 @@ def assemble_published(
         pool=pool,
     )
     registry = AdapterRegistry()
-    # The placeholder's id is in no answer: the head has no row for it.
-    engine = Engine(runner, chat.token_bytes[:-1], scheduler, registry=registry, on_failure=on_failure)
+    engine = Engine(runner, chat.token_bytes, scheduler, registry=registry, on_failure=on_failure)
     known = next((known for known, released in RELEASED.items() if released == dimensions), None)
     return ServedModel(
         name=name or known or checkpoint.folder.name,

@@ -18,6 +18,7 @@ from PIL import Image as PillowImage
 from safetensors.torch import load_file
 from torch import Tensor
 
+from llm_server.__main__ import load
 from llm_server.adapter_service import AdapterService
 from llm_server.published_models import Checkpoint, assemble_published
 from llm_server.served_model import ServedModel
@@ -459,3 +460,28 @@ async def test_an_answer_that_loses_its_place_comes_out_the_same(golden_dir: Pat
         together = await asyncio.gather(*(rig.answer(request) for request in requests))
         assert [ids for ids, _ in together] == alone
         assert rig.model.engine.usage.preemptions > 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+async def test_the_process_loads_what_its_settings_say(golden_dir: Path, precision: Any) -> None:
+    settings = LlmServerSettings(
+        model="collavo",
+        checkpoint=golden_dir / "checkpoints" / "collavo-tiny",
+        checkpoint_precision=precision,
+        profile="reference",
+        threads=1,
+    )
+    model = load(settings)
+    service = GenerationService(lambda: model, Metrics("llm_server"), limits=settings.image_limits)
+    try:
+        await service.warm_up()
+    finally:
+        await service.close()
+    assert (model.name, model.precision) == ("collavo-tiny", precision)
+    assert model.prompting.traits.profiles == ("reference", "serving")
+
+
+async def test_a_checkpoint_of_the_other_model_is_refused(golden_dir: Path) -> None:
+    settings = LlmServerSettings(model="moai", checkpoint=golden_dir / "checkpoints" / "collavo-tiny")
+    with pytest.raises(ValueError, match="collavo"):
+        load(settings)

@@ -27,3 +27,13 @@ def test_what_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setenv(f"LLM_SERVER_{name}", value)
     with pytest.raises(ValidationError):
         LlmServerSettings()
+
+
+def test_a_published_model_needs_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_SERVER_MODEL", "moai")
+    monkeypatch.delenv("LLM_SERVER_CHECKPOINT", raising=False)
+    with pytest.raises(ValidationError, match="LLM_SERVER_CHECKPOINT"):
+        LlmServerSettings()
+    monkeypatch.setenv("LLM_SERVER_CHECKPOINT", "/models/moai-7b")
+    settings = LlmServerSettings()
+    assert (settings.checkpoint_precision, settings.profile) == ("bf16", "serving")
