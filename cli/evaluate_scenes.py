@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -26,6 +26,8 @@ AdaptersOption = Annotated[
     Path | None,
     typer.Option(exists=True, file_okay=False, help="Folder with object/ and vl/; the shipped ones."),
 ]
+_RUN_CARD: Final = "run_card.json"
+"""What `polysight train dual` leaves."""
 PrecisionOption = Annotated[str, typer.Option(help="Of the base: nf4 (as served), bf16 or fp32.")]
 
 
@@ -99,9 +101,8 @@ def _recipe(questions: str, adapters: Path) -> RecipeName:
     if questions != "auto":
         raise typer.BadParameter(f"{questions} is not auto, scenes or dual", param_hint="--questions")
     from llm_server.models.crayon_files import FOLDER
-    from llm_server.training.dual_run import CARD
 
-    return "dual" if (adapters / FOLDER).is_dir() or (adapters / CARD).is_file() else "scenes"
+    return "dual" if (adapters / FOLDER).is_dir() or (adapters / _RUN_CARD).is_file() else "scenes"
 
 
 def check_precision(precision: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
-
-import numpy as np
 
 from llm_server.evaluation.crayon_reading import CrayonReader
 from llm_server.evaluation.packed_generation import Seen, answer_scenes
@@ -45,13 +43,6 @@ def map_items(seed: int, n: int, *, rows: int, columns: int, labels: LabelIds) -
         questions = tuple(q for kind in MAP_KINDS if (q := draw(rng, shown, by_kind[kind])) is not None)
         found.append(MapItem(maps(rng, shown, grid, labels), questions))
     return found
-
-
-def without_numbers(items: Sequence[MapItem]) -> list[MapItem]:
-    """The same with maps that tell classes only."""
-    return [
-        replace(item, maps=replace(item.maps, numbers=np.zeros_like(item.maps.numbers))) for item in items
-    ]
 
 
 def score_maps(

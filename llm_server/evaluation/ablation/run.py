@@ -15,13 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from llm_server.evaluation.ablation.measures import map_items, score_maps, score_tasks, without_numbers
-from llm_server.evaluation.ablation.variants import Variant
+from llm_server.evaluation.ablation.measures import map_items, score_maps, score_tasks
+from llm_server.evaluation.ablation.variants import CRAYON, Variant, switches
 from llm_server.evaluation.crayon_reading import CrayonReader
 from llm_server.evaluation.scene_sight import MapSight
-from llm_server.models.crayon import CrayonSwitches
 from llm_server.models.crayon_files import FOLDER, load_crayon
-from llm_server.models.crayon_prompt import CrayonPrompt
 from llm_server.training.bases import Base
 from llm_server.training.dual_run import Sources, train_dual
 from llm_server.training.examples import SceneExamples
@@ -31,11 +29,6 @@ from llm_server.training.scene_maps import LabelIds
 from llm_server.training.scenes import Verbalize
 
 CARD: Final = "card.json"
-_SWITCHES: Final[Mapping[str, CrayonSwitches]] = {
-    "off": CrayonSwitches(semantic=False, numbering=False),
-    "semantic": CrayonSwitches(semantic=True, numbering=False),
-    "both": CrayonSwitches(),
-}
 
 #: Told of each training step: (steps done of this contender, its loss).
 StepDone = Callable[[int, float], None]
@@ -133,8 +126,8 @@ def score_given(rig: Rig, adapters: Path, *, base: str) -> dict[str, dict[str, f
     shape = crayon.shape
     items = map_items(rig.seed, rig.n, rows=shape.rows, columns=shape.columns, labels=rig.labels)
     return {
-        name: score_maps(model, loaded.tokenizer, items, CrayonReader(model, crayon, switches))
-        for name, switches in _SWITCHES.items()
+        queries: score_maps(model, loaded.tokenizer, items, CrayonReader(model, crayon, switches(queries)))
+        for queries in CRAYON
     }
 
 
@@ -150,11 +143,11 @@ def summary(scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _sources(rig: Rig, variant: Variant) -> Sources:
-    train, heldout = (
-        variant.filtered(SceneExamples(variant.settings, split, rig.verbalize, rig.labels))
-        for split in ("train", "heldout")
+    settings = variant.settings
+    return Sources(
+        SceneExamples(settings, "train", rig.verbalize, rig.labels),
+        SceneExamples(settings, "heldout", rig.verbalize, rig.labels),
     )
-    return Sources(train, heldout)
 
 
 def _loaded(rig: Rig, adapters: Path) -> tuple[Base, Any]:
@@ -166,13 +159,13 @@ def _loaded(rig: Rig, adapters: Path) -> tuple[Base, Any]:
 
 def _scores(rig: Rig, variant: Variant, run: Path) -> dict[str, float]:
     base, model = _loaded(rig, run)
-    crayon: CrayonPrompt = load_crayon(run / FOLDER, base=variant.settings.base.name)
-    shape, reader = crayon.shape, CrayonReader(model, crayon)
-    if variant.part == "adapters":
-        sight = MapSight(reader, shape.rows, shape.columns, rig.labels)
-        return score_tasks(
-            model, base.tokenizer, seed=rig.seed, n=rig.n, verbalize=rig.verbalize, sight=sight
-        )
-    items = map_items(rig.seed, rig.n, rows=shape.rows, columns=shape.columns, labels=rig.labels)
-    shown = items if variant.numbers else without_numbers(items)
-    return score_maps(model, base.tokenizer, shown, reader if variant.maps else None)
+    grid = variant.settings.crayon
+    reader = None
+    if variant.settings.crayon_queries != "off":
+        crayon = load_crayon(run / FOLDER, base=variant.settings.base.name)
+        reader = CrayonReader(model, crayon, variant.switches)
+    if variant.part == "crayon":
+        items = map_items(rig.seed, rig.n, rows=grid.rows, columns=grid.columns, labels=rig.labels)
+        return score_maps(model, base.tokenizer, items, reader)
+    sight = None if reader is None else MapSight(reader, grid.rows, grid.columns, rig.labels)
+    return score_tasks(model, base.tokenizer, seed=rig.seed, n=rig.n, verbalize=rig.verbalize, sight=sight)
