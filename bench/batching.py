@@ -10,14 +10,17 @@ Twice the same measurement, through the batcher of the experts (`serving.batcher
   machine. On a CPU a batch takes as long as its items one by one; then the batcher runs them one by one, and the
   figures say what its bookkeeping costs.
 
-Figures of each, `batch_1` with batches of at most one and `batched` as it is:
+Figures of each, `batch_1` with batches of at most one and `batched` as it is. The two sides are up at the same time and
+measured in turns, so that whatever else the machine does slows both:
 
-- `images_per_s`: with 32 (`detection`: 8) requests in flight, always; `throughput_ratio`: batched over batch 1.
+- `images_per_s`: with 32 (`detection`: 8) requests in flight, always; the median of three rounds. `throughput_ratio`:
+  batched over batch 1, the median of the rounds' own ratios.
 - `p50_ms`, `p99_ms` at `load_50` and `load_80`: requests that arrive at random (Poisson) at this share of the side's
   own images_per_s, whether or not earlier ones are done; from arrival to reply. `refused`: how many were not answered.
+  p99 of fewer than a hundred `requests` is the slowest of them. Null where all were refused.
 - `mean_batch`: of the same requests.
 
-The last line is one JSON object.
+The last line is one JSON object. The whole takes a minute and a half, and what its processes need to start.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -51,20 +55,31 @@ FIXED_S, ITEM_S = 0.008, 0.001
 MAX_BATCH = 32
 LOADS = (50, 80)
 _WARM_UP = 10
+ROUNDS = 3
 
 Ask = Callable[[], Awaitable[int]]
 """One request, with as many others in flight as may be; returns the size of the batch it was in."""
 
 
-async def measure(ask: Ask, *, in_flight: int, seconds: float) -> dict[str, Any]:
-    """One side of the comparison."""
-    for _ in range(_WARM_UP):
-        await ask()
-    rate = await _throughput(ask, in_flight, seconds)
-    figures: dict[str, Any] = {"images_per_s": round(rate, 2)}
+async def measure(alone: Ask, batched: Ask, *, in_flight: int, seconds: float) -> dict[str, Any]:
+    """Both sides in turns; `seconds` for each of a side's three measurements: throughput, and two loads."""
+    sides = {"batch_1": alone, "batched": batched}
+    for ask in sides.values():
+        for _ in range(_WARM_UP):
+            await ask()
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(ROUNDS):
+        for side, ask in sides.items():
+            rates[side].append(await _throughput(ask, in_flight, seconds / ROUNDS))
+    ratios = [after / before for before, after in zip(rates["batch_1"], rates["batched"], strict=True)]
+    figures: dict[str, dict[str, Any]] = {
+        side: {"images_per_s": round(statistics.median(rates[side]), 2)} for side in sides
+    }
     for load in LOADS:
-        figures[f"load_{load}"] = await _latency(ask, rate * load / 100, seconds)
-    return figures
+        for side, ask in sides.items():
+            rate = statistics.median(rates[side]) * load / 100
+            figures[side][f"load_{load}"] = await _latency(ask, rate, seconds)
+    return {"throughput_ratio": round(statistics.median(ratios), 3), **figures}
 
 
 async def _throughput(ask: Ask, in_flight: int, seconds: float) -> float:
@@ -102,58 +117,71 @@ async def _latency(ask: Ask, rate: float, seconds: float) -> dict[str, Any]:
             walls.append(time.perf_counter() - begun - arrival)
 
     await asyncio.gather(*(one(float(arrival)) for arrival in arrivals))
-    walls.sort()
     return {
-        "p50_ms": round(1e3 * statistics.median(walls), 1),
-        "p99_ms": round(1e3 * walls[min(len(walls) - 1, round(0.99 * len(walls)))], 1),
-        "mean_batch": round(statistics.fmean(batches), 2),
+        "p50_ms": _percentile_ms(walls, 0.50),
+        "p99_ms": _percentile_ms(walls, 0.99),
+        "mean_batch": round(statistics.fmean(batches), 2) if batches else None,
         "requests": len(arrivals),
         "refused": refused,
     }
 
 
-async def simulated(max_batch: int, seconds: float) -> dict[str, Any]:
+def _percentile_ms(walls: Sequence[float], share: float) -> float | None:
+    """The least wall time that `share` of the requests did not exceed."""
+    if not walls:
+        return None
+    return round(1e3 * sorted(walls)[math.ceil(share * len(walls)) - 1], 1)
+
+
+async def simulated(seconds: float) -> dict[str, Any]:
     """The device by the clock, in this process."""
 
     def run(items: Sequence[int]) -> Sequence[int]:
         time.sleep(FIXED_S + ITEM_S * len(items))
         return items
 
-    batcher = Batcher(run, max_batch=max_batch, max_queue=1024)
+    def asking(batcher: Batcher[int, int]) -> Ask:
+        async def ask() -> int:
+            return (await batcher.submit(0)).batch_size
 
-    async def ask() -> int:
-        return (await batcher.submit(0)).batch_size
+        return ask
 
+    alone = Batcher(run, max_batch=1, max_queue=1024)
+    batched = Batcher(run, max_batch=MAX_BATCH, max_queue=1024)
     try:
-        return await measure(ask, in_flight=32, seconds=seconds)
+        return await measure(asking(alone), asking(batched), in_flight=32, seconds=seconds)
     finally:
-        await batcher.close()
+        await alone.close()
+        await batched.close()
 
 
-async def _detection(process: ExpertProcess, seconds: float) -> dict[str, Any]:
-    channel = open_channel(process.address)
-    caller = Caller(KIND_OF[EXPERT_NAMED["detection"]], channel)
+async def _detection(alone: ExpertProcess, batched: ExpertProcess, seconds: float) -> dict[str, Any]:
     pictures = itertools.cycle(pictures_for("detection"))
 
-    async def ask() -> int:
-        return (await caller.ask(next(pictures))).batch_size
+    def asking(channel: grpc.aio.Channel) -> Ask:
+        caller = Caller(KIND_OF[EXPERT_NAMED["detection"]], channel)
 
+        async def ask() -> int:
+            return (await caller.ask(next(pictures))).batch_size
+
+        return ask
+
+    channels = [open_channel(process.address) for process in (alone, batched)]
     try:
-        return await measure(ask, in_flight=8, seconds=seconds)
+        return await measure(*map(asking, channels), in_flight=8, seconds=seconds)
     finally:
-        await channel.close()
+        for channel in channels:
+            await channel.close()
 
 
-def detection(max_batch: int | None, seconds: float) -> dict[str, Any]:
-    """The real expert in a process of its own; `max_batch` None leaves its setting alone."""
-    settings = {} if max_batch is None else {"DETECTION_MAX_BATCH": str(max_batch)}
-    with ExpertProcess("detection", "polysight.vision.v1.DetectionService", settings=settings) as process:
-        return asyncio.run(_detection(process, seconds))
-
-
-def _compared(alone: dict[str, Any], batched: dict[str, Any]) -> dict[str, Any]:
-    ratio = batched["images_per_s"] / alone["images_per_s"]
-    return {"throughput_ratio": round(ratio, 3), "batch_1": alone, "batched": batched}
+def detection(seconds: float) -> dict[str, Any]:
+    """The real expert, twice in a process of its own: with batches of one, and with its own settings."""
+    service = "polysight.vision.v1.DetectionService"
+    with (
+        ExpertProcess("detection", service, settings={"DETECTION_MAX_BATCH": "1"}) as alone,
+        ExpertProcess("detection", service) as batched,
+    ):
+        return asyncio.run(_detection(alone, batched, seconds))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,11 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results: dict[str, dict[str, Any]] = {}
     if options.only != "detection":
-        alone = asyncio.run(simulated(1, options.seconds))
-        results["simulated"] = _compared(alone, asyncio.run(simulated(MAX_BATCH, options.seconds)))
+        results["simulated"] = asyncio.run(simulated(options.seconds))
     if options.only != "simulated":
-        alone = detection(1, options.seconds)
-        results["detection"] = _compared(alone, detection(None, options.seconds))
+        results["detection"] = detection(options.seconds)
     if not options.json:
         Console().print(_table(results))
     print(json.dumps(results))
@@ -188,10 +214,10 @@ def _table(results: dict[str, dict[str, Any]]) -> Table:
                 side,
                 f"{figures['images_per_s']:g}",
                 *(
-                    f"{figures[f'load_{load}']['p50_ms']:g}, {figures[f'load_{load}']['p99_ms']:g}"
+                    f"{figures[f'load_{load}']['p50_ms']}, {figures[f'load_{load}']['p99_ms']}"
                     for load in LOADS
                 ),
-                f"{figures['load_80']['mean_batch']:g}",
+                f"{figures['load_80']['mean_batch']}",
             )
     return table
 
