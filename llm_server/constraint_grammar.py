@@ -79,7 +79,7 @@ class ConstraintCompiler:
         from llguidance import LLMatcher
 
         tokenizer = self._laid_out()
-        matcher = _Matcher(LLMatcher(tokenizer, grammar, log_level=0, limits=_limits()), tokenizer.vocab_size)
+        matcher = _Matcher(LLMatcher(tokenizer, grammar, log_level=0, limits=_limits()), tokenizer)
         try:
             matcher.check()
             begun = matcher.copy()
@@ -117,14 +117,14 @@ class _Grammar:
 class _Matcher:
     """llguidance's matcher in the engine's words."""
 
-    def __init__(self, matcher: LLMatcher, tokens: int) -> None:
+    def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer) -> None:
         self._matcher = matcher
-        self._tokens = tokens
-        self._bits = np.zeros((1, -(-tokens // 32)), np.int32)
+        self._tokenizer = tokenizer
+        self._bits = np.zeros((1, -(-tokenizer.vocab_size // 32)), np.int32)
 
     def copy(self) -> _Matcher:
         """At the same place."""
-        return _Matcher(self._matcher.deep_copy(), self._tokens)
+        return _Matcher(self._matcher.deep_copy(), self._tokenizer)
 
     def check(self) -> None:
         """Raises :class:`ConstraintFault` if it has failed."""
@@ -132,14 +132,15 @@ class _Matcher:
             raise ConstraintFault(_message(self._matcher.get_error()))
 
     def allowed(self) -> Allowed:
-        """Which tokens may come next; the library's own end token is left to the caller."""
+        """Which tokens may come next. The library's own end token is none: whose end counts is the caller's say."""
         from llguidance.numpy import fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._bits)
         self.check()
         # The library writes words in the machine's order; as bytes the first token comes first on every one we serve.
-        bits = np.unpackbits(self._bits.view(np.uint8)[0], bitorder="little")
-        return bits[: self._tokens].astype(np.bool_)
+        bits = np.unpackbits(self._bits.view(np.uint8)[0], bitorder="little").view(np.bool_)
+        bits[self._tokenizer.eos_token] = False
+        return bits[: self._tokenizer.vocab_size]
 
     def advance(self, token: int) -> None:
         """``token`` was chosen."""

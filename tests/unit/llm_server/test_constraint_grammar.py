@@ -158,6 +158,7 @@ def test_a_token_that_breaks_the_form_is_a_fault(
         compiler.compile("regex", "abc").start({END}).advance(chat_tokenizer.token_bytes.index(b"x"))
 
 
-def test_the_callers_end_tokens_count_and_padding_never_does(compiler: ConstraintCompiler) -> None:
-    assert follows(compiler.compile("regex", "x?").start({1, 5})) >= {1, 5}
+def test_only_the_callers_end_tokens_end_and_padding_is_never_allowed(compiler: ConstraintCompiler) -> None:
+    assert follows(compiler.compile("regex", "(x)?").start({1})) >= {1}
+    assert follows(compiler.compile("regex", "(x)?").start({5})) & {1, 2, 5} == {5}
     assert max(follows(compiler.compile("regex", "(?s:.*)").start({2}))) < 316
