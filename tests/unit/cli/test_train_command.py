@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 from cli.train import app
 from cli.train_dual import SMOKE_STEPS, category_labels, object_words, scene_labels
+from cli.train_moai import moai_words
 from llm_server.training.coco_pictures import NumberedObject
+from llm_server.training.scenes import Scene, SceneObject, SceneRelation
 from llm_server.training.vocabulary import STUFF, THINGS
 
 RUNNER = CliRunner()
+GOLDEN = Path(__file__).parents[2] / "parity" / "golden" / "checkpoints"
 
 
 def run(*args: Any) -> Any:
@@ -44,18 +47,28 @@ def test_annotated_objects_are_said_with_their_own_numbers() -> None:
         (("dual", "--smoke", "--device", "tpu"), "--device"),
         (("dual", "--smoke", "--precision", "int3"), "--precision"),
         (("dual", "--smoke", "--base", "nowhere"), "--base"),
+        (("dual", "--smoke", "--adapters", "none"), "--adapters"),
+        (("dual", "--smoke", "--crayon", "some"), "--crayon"),
+        (("dual", "--smoke", "--minutes", "3"), "--minutes"),
+        (("moai", "--out", "nowhere"), "--checkpoint"),
+        (("moai", "--checkpoint", GOLDEN / "moai-tiny", "--out", "nowhere", "--device", "tpu"), "--device"),
+        (("moai", "--checkpoint", GOLDEN / "collavo-tiny", "--out", "nowhere", "--smoke"), "no MoAI"),
+        (("moai", "--checkpoint", GOLDEN, "--out", "nowhere", "--smoke"), "no safetensors"),
+        (
+            ("moai", "--checkpoint", GOLDEN / "moai-tiny", "--out", "x", "--smoke", "--precision", "nf4"),
+            "gradients",
+        ),
     ],
 )
-def test_options_are_those_of_the_command_that_is_meant(args: tuple[str, ...], said: str) -> None:
+def test_options_are_those_of_the_command_that_is_meant(args: tuple[Any, ...], said: str) -> None:
     done = run(*args)
     assert done.exit_code == 2
-    assert said in done.output
+    assert said in " ".join(done.output.split())
 
 
-def test_help_names_both() -> None:
+def test_help_names_all() -> None:
     text = run("--help").output
-    assert "dual" in text
-    assert "scenes" in text
+    assert all(name in text for name in ("dual", "scenes", "moai"))
     assert "--resume" in run("dual", "--help").output
 
 
@@ -105,3 +118,31 @@ def test_a_smoke_run_on_all_sources_improves_and_reports_what_it_passed_over(
 def test_a_smoke_run_that_learns_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SMOKE_STEPS, "tiny", (1, 1))
     assert run("dual", "--smoke").exit_code == 1
+
+
+def test_the_four_experts_speak_of_a_scene_in_the_published_words() -> None:
+    dog, ball = (
+        SceneObject("dog", 1, (0.1, 0.2, 0.5, 0.6), 0.1),
+        SceneObject("sports ball", 1, (0.5, 0.5, 0.6, 0.6), 0.01),
+    )
+    said = moai_words(Scene((dog, ball), (SceneRelation(0, "chasing", 1),), ("STOP",)))
+    boxes = "The image includes bounding box coordinates and their objects: "
+    told = f"{boxes}[0.10, 0.20, 0.50, 0.60] dog, and [0.50, 0.50, 0.60, 0.60] sports ball."
+    assert said["regions"] == said["detections"] == told
+    assert (
+        said["relations"] == "The image includes relationships between objects: dog is chasing sports ball."
+    )
+    assert said["text"] == "The image includes text descriptions: STOP."
+    assert set(moai_words(Scene((), (), ())).values()) == {""}
+
+
+def test_moai_s_smoke_run_says_whether_it_learnt(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("moai", "--smoke", "--steps", 8, "--checkpoint", GOLDEN / "moai-tiny", "--out", out, "--json")
+    card = json.loads(done.stdout.splitlines()[-1])
+    assert done.exit_code == (0 if card["improved"] else 1)
+    assert card["steps"] == 16
+    assert card["loss"]["after_step2"]["seen"] < card["loss"]["before"]["seen"]
+    assert (out / "checkpoint" / "config.json").read_bytes() == (
+        GOLDEN / "moai-tiny" / "config.json"
+    ).read_bytes()
