@@ -14,12 +14,14 @@ import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
 from torch import Tensor
 
 from llm_server.__main__ import load
 from llm_server.adapter_service import AdapterService
+from llm_server.engine import Engine
 from llm_server.published_models import Checkpoint, assemble_published
 from llm_server.served_model import ServedModel
 from llm_server.service import GenerationService
@@ -37,6 +39,10 @@ from serving.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TWICE = (
+    pb.GateOverride(only=pb.GATE_EXPERT_AUXILIARY),
+    pb.GateOverride(side=pb.GATE_SIDE_IMAGE, only=pb.GATE_EXPERT_CROSS),
+)
 GRID = 5
 SIDE = 70
 MIXER = 7
@@ -123,6 +129,7 @@ class Rig:
     stub: Any
     admin: Any
     model: ServedModel
+    engine: Engine
     runner: VisionLanguageRunner
     golden: Golden
 
@@ -140,7 +147,7 @@ class Rig:
         return info.reason, dict(info.metadata)
 
 
-async def start(golden_dir: Path, kind: str, **changes: Any) -> AsyncIterator[Rig]:
+async def start(golden_dir: Path, kind: str, device: str = "cpu", **changes: Any) -> AsyncIterator[Rig]:
     options = {
         "precision": "fp32", "adapters_dir": golden_dir, "threads": 1, "max_sequences": 8, "max_queue": 16,
         "prefill_chunk": 32, "context_length": None, "answer_reserve": 32, "default_max_new_tokens": 12,
@@ -151,6 +158,7 @@ async def start(golden_dir: Path, kind: str, **changes: Any) -> AsyncIterator[Ri
         ServingOptions(**options),
         ImageLimits(max_side=512),
         kind="collavo" if kind == "collavo" else "moai",
+        device=device,
     )
     metrics = Metrics("llm_server")
     settings = LlmServerSettings(port=0, metrics_port=0, drain_grace_s=1)
@@ -161,12 +169,14 @@ async def start(golden_dir: Path, kind: str, **changes: Any) -> AsyncIterator[Ri
         await service.warm_up()
         await server.ready()
         async with open_channel(server.address) as channel:
+            assert isinstance(model.engine, Engine)
             runner = model.engine._runner
             assert isinstance(runner, VisionLanguageRunner)
             yield Rig(
                 generation_pb2_grpc.GenerationServiceStub(channel),
                 adapter_admin_pb2_grpc.AdapterAdminServiceStub(channel),
                 model,
+                model.engine,
                 runner,
                 Golden.of(golden_dir, kind),
             )
@@ -191,6 +201,14 @@ async def test_collavo_answers_with_the_golden_tokens(collavo: Rig) -> None:
 
 async def test_moai_answers_with_the_golden_tokens(moai: Rig) -> None:
     await golden_tokens(moai, auxiliary=8)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("kind", "auxiliary"), [("collavo", 0), ("moai", 8)])
+async def test_a_gpu_answers_with_the_golden_tokens(golden_dir: Path, kind: str, auxiliary: int) -> None:
+    async for rig in start(golden_dir, kind, "cuda"):
+        await golden_tokens(rig, auxiliary=auxiliary)
 
 
 async def golden_tokens(rig: Rig, *, auxiliary: int) -> None:
@@ -394,7 +412,7 @@ Change = Callable[[pb.GenerateRequest], object]
         ),
         (
             "moai",
-            lambda r: r.gates.overrides.extend([pb.GateOverride(only=1), pb.GateOverride(side=1, only=2)]),
+            lambda r: r.gates.overrides.extend(TWICE),
             "INVALID_FIELD",
             "gates.overrides[1]",
         ),
@@ -459,7 +477,7 @@ async def test_an_answer_that_loses_its_place_comes_out_the_same(golden_dir: Pat
         alone = [(await rig.answer(request))[0] for request in requests]
         together = await asyncio.gather(*(rig.answer(request) for request in requests))
         assert [ids for ids, _ in together] == alone
-        assert rig.model.engine.usage.preemptions > 0
+        assert rig.engine.usage.preemptions > 0
 
 
 @pytest.mark.parametrize("precision", ["bf16", "nf4"])

@@ -80,7 +80,11 @@ def test_features_are_kept_within_bytes() -> None:
     made: list[str] = []
 
     def get(name: str, size: int = 10) -> torch.Tensor:
-        return cache.get("image", name.encode(), lambda: made.append(name) or torch.zeros(size))
+        def compute() -> torch.Tensor:
+            made.append(name)
+            return torch.zeros(size)
+
+        return cache.get("image", name.encode(), compute)
 
     for name in ("a", "b", "c", "a", "d", "b"):
         get(name)

@@ -22,6 +22,7 @@ from llm_server.routing import empty_store
 from polysight.llm.v1 import generation_pb2 as pb
 from serving.errors import InvalidFieldError
 
+SELF = pb.GATE_EXPERT_SELF
 MIXERS = (7, 15)
 # What a float of the contract holds exactly.
 single = st.floats(0, 1, width=32)
@@ -63,9 +64,12 @@ def test_both_sides_at_once() -> None:
 @pytest.mark.parametrize(
     ("wanted", "field"),
     [
-        ([pb.GateOverride(layer=8, only=1)], "gates.overrides[0].layer"),
+        ([pb.GateOverride(layer=8, only=SELF)], "gates.overrides[0].layer"),
         ([pb.GateOverride()], "gates.overrides[0]"),
-        ([pb.GateOverride(only=1), pb.GateOverride(side=2, only=1)], "gates.overrides[1]"),
+        (
+            [pb.GateOverride(only=SELF), pb.GateOverride(side=pb.GATE_SIDE_LANGUAGE, only=SELF)],
+            "gates.overrides[1]",
+        ),
         ([pb.GateOverride(bias=pb.ExpertWeights(cross=float("nan")))], "gates.overrides[0].bias"),
         ([pb.GateOverride(fixed=pb.ExpertWeights(cross=-1))], "gates.overrides[0].fixed"),
         ([pb.GateOverride(blended=pb.BlendedWeights(share=2))], "gates.overrides[0].blended"),
