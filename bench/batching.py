@@ -78,7 +78,7 @@ async def measure(alone: Ask, batched: Ask, *, in_flight: int, seconds: float) -
     for load in LOADS:
         for side, ask in sides.items():
             rate = statistics.median(rates[side]) * load / 100
-            figures[side][f"load_{load}"] = await _latency(ask, rate, seconds)
+            figures[side][f"load_{load}"] = await latency(ask, rate, seconds)
     return {"throughput_ratio": round(statistics.median(ratios), 3), **figures}
 
 
@@ -97,7 +97,7 @@ async def _throughput(ask: Ask, in_flight: int, seconds: float) -> float:
     return done / (time.perf_counter() - begun)
 
 
-async def _latency(ask: Ask, rate: float, seconds: float) -> dict[str, Any]:
+async def latency(ask: Ask, rate: float, seconds: float) -> dict[str, Any]:
     """Of requests that come at random, `rate` a second."""
     rng = np.random.default_rng(7)
     arrivals = np.cumsum(rng.exponential(1 / rate, max(round(rate * seconds), 20)))

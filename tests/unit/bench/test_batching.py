@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.batching import LOADS, measure, simulated
+from bench.batching import LOADS, latency, simulated
 from serving.errors import QueueFullError
 
 
@@ -18,18 +18,8 @@ async def test_batches_bring_what_the_simulated_device_promises() -> None:
 
 
 async def test_requests_that_are_all_refused_are_counted_and_have_no_latency() -> None:
-    answered = 0
-
     async def ask() -> int:
-        nonlocal answered
-        answered += 1
-        if answered > 23:  # warm-up of both sides, and three rounds of one request a side
-            raise QueueFullError("full", retry_after_s=1)
-        return 1
+        raise QueueFullError("full", retry_after_s=1)
 
-    told = await measure(ask, ask, in_flight=1, seconds=0)
-    for side in ("batch_1", "batched"):
-        for load in LOADS:
-            figures = told[side][f"load_{load}"]
-            assert (figures["p50_ms"], figures["p99_ms"], figures["mean_batch"]) == (None, None, None)
-            assert figures["refused"] == figures["requests"] == 20
+    figures = await latency(ask, rate=1000, seconds=0)
+    assert figures == {"p50_ms": None, "p99_ms": None, "mean_batch": None, "requests": 20, "refused": 20}
