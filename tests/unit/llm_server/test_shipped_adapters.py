@@ -44,12 +44,19 @@ def test_the_card_has_scores_above_the_bars_and_above_the_base_alone(card: dict[
     assert card["loss"][-1][-1]["loss"] < card["loss"][0][0]["loss"]
 
 
+def test_the_card_tells_of_one_run_of_less_than_three_quarters_of_an_hour(card: dict[str, Any]) -> None:
+    assert not card["resumed"]
+    assert card["samples"] == card["steps"] * card["scenes_per_step"]
+    assert card["seconds"] < 45 * 60
+
+
 def test_the_recipe_of_the_card_is_the_one_in_the_code_and_makes_its_data_again(card: dict[str, Any]) -> None:
     recipe = Recipe()
     assert [asdict(stage) for stage in recipe.stages] == card["stages"]
+    assert recipe.scenes_per_step == card["scenes_per_step"] == 2
     # The last stage stands for all: the whole takes a minute.
     data = DataHash(scene_words)
-    assert sum(1 for _ in data.through(stage_samples(recipe, recipe.stages[-1]))) == recipe.stages[-1].steps
+    assert sum(1 for _ in data.through(stage_samples(recipe, recipe.stages[-1]))) == recipe.stages[-1].steps * 2
     assert data.sha256 == card["stage_data_sha256"][-1]
 
 
