@@ -75,7 +75,14 @@ def check_graph(
         "error": "",
     }
     started = time.perf_counter()
-    prepared = prepare_graph(graph, precision, weights, calibration=calibration)
+    try:
+        prepared = prepare_graph(graph, precision, weights, calibration=calibration)
+    except EngineError as error:
+        if precision not in CALIBRATED:
+            raise
+        # The graph is there, and eight bits are not for it: networks of convolutions alone have no float8.
+        told["parsed"], told["built"], told["error"] = None, None, str(error)
+        return told
     told["export_seconds"] = round(time.perf_counter() - started, 3)
     started = time.perf_counter()
     try:

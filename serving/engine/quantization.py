@@ -90,14 +90,19 @@ def quantize_graph(source: Path, destination: Path, precision: EightBits, calibr
         if not any(fnmatchcase(node.name, pattern) for pattern in calibration.keep)
     ]
     if not chosen:
-        raise EngineError(f"{source}: nothing in it to quantise to {precision}")
+        operators = ", ".join(_COMPUTES[precision])
+        raise EngineError(
+            f"{source.name}: nothing in it to quantise to {precision}, which is for {operators}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         paired = Path(folder) / "paired.onnx"
         _pair(source.name, model, paired, precision, chosen, calibration.samples())
         quantised = onnx.load(str(paired))
     scales = _check_scales(source.name, quantised)
     if not scales:
-        raise EngineError(f"{source}: nothing in it to quantise to {precision}")
+        raise EngineError(
+            f"{source.name}: nothing in it to quantise to {precision}: no product of what varies"
+        )
     if precision == "fp8":
         _to_float8(quantised)
     onnx.checker.check_model(quantised)

@@ -303,6 +303,23 @@ def test_products_in_eight_bits_build(
     assert 1e-4 < told["max_rel_diff_onnx"] < tolerance
 
 
+def test_a_graph_that_eight_bits_are_not_for_is_told_and_the_others_go_on(
+    rtx: TensorRTLibrary, tmp_path: Path
+) -> None:
+    rectified = save(tmp_path / "relu.onnx", [helper.make_node("Relu", ["x"], ["y"])], axes=["batch", WIDTH])
+    graph = ExportedGraph("relu", lambda _: rectified, (PROFILE,), {"x": (2, WIDTH)})
+    told = check_graph(
+        graph,
+        "fp8",
+        rtx,
+        ("sm89",),
+        WeightStore(tmp_path / "cache"),
+        calibration=lambda _: noise(graph.sample),
+    )
+    assert told["error"] == "relu.onnx: nothing in it to quantise to fp8, which is for MatMul, Gemm"
+    assert told["built"] is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "target"), [("int8", "sm80"), ("fp8", "sm89")])
 @pytest.mark.parametrize("name", ["eomt-tiny", "owlv2-tiny-image"])
