@@ -67,7 +67,9 @@ class EomtModel:
         )
         said = Said(self.labels, queries.labels, queries.scores)
         numbering = number_segments(said, best_first(said, claims.survivors), fuse=self._fuse)
-        segment_map = numbering.numbers.take(claims.owner.T).T  # Fortran order: masks are read down the columns
+        segment_map = numbering.numbers.take(
+            claims.owner.T
+        ).T  # Fortran order: masks are read down the columns
         return PanopticResult(
             segment_map,
             list_segments(said, numbering, segment_map),
