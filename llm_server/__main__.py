@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -37,7 +38,7 @@ def load(settings: LlmServerSettings) -> ServedModel:
         os.kill(os.getpid(), signal.SIGTERM)
 
     if settings.checkpoint is None or settings.model == "polysight-smol":
-        return _load_default(settings, end_process)
+        return _load_vllm(settings) if settings.backend == "vllm" else _load_default(settings, end_process)
     from llm_server.published_models import Checkpoint, assemble_published
 
     return assemble_published(
@@ -54,19 +55,49 @@ def load(settings: LlmServerSettings) -> ServedModel:
 
 def _load_default(settings: LlmServerSettings, on_failure: Callable[[Exception], None]) -> ServedModel:
     """The base and its adapters."""
-    from llm_server import base_checkpoint, base_model
+    from llm_server import base_model
     from llm_server.polysight_smol import assemble
+
+    folder, weights = _base(settings)
+    return assemble(
+        base_model.load_model(folder, settings.precision),
+        base_model.load_tokenizer(folder),
+        weights,
+        _options(settings, settings.precision),
+        on_failure=on_failure,
+    )
+
+
+def _load_vllm(settings: LlmServerSettings) -> ServedModel:
+    """The base and its adapters, in vLLM. Raises VllmMissingError before weights are looked for."""
+    from llm_server.vllm_api import load_api
+
+    api = load_api()
+    from llm_server import base_checkpoint, base_model
+    from llm_server.polysight_smol import ADAPTER_LICENCE, NAME
+    from llm_server.vllm_model import assemble_vllm
+
+    folder, weights = _base(settings)
+    return assemble_vllm(
+        api,
+        folder,
+        base_model.load_tokenizer(folder),
+        weights,
+        _options(settings, settings.precision),
+        name=NAME,
+        base=base_checkpoint.NAME,
+        adapter_licence=ADAPTER_LICENCE,
+    )
+
+
+def _base(settings: LlmServerSettings) -> tuple[Path, WeightsRecord]:
+    """The base's checkpoint in the precision asked for."""
+    from llm_server import base_checkpoint
 
     store = WeightStore()
     base = store.licence(base_checkpoint.ARTIFACT)
     folder = base_checkpoint.served_checkpoint(store, settings.precision)
-    return assemble(
-        base_model.load_model(folder, settings.precision),
-        base_model.load_tokenizer(folder),
-        WeightsRecord(base.name, base.sha256, base.licence),
-        _options(settings, settings.precision),
-        on_failure=on_failure,
-    )
+    return folder, WeightsRecord(base.name, base.sha256, base.licence)
 
 
 def _options(settings: LlmServerSettings, precision: str) -> ServingOptions:

@@ -3,15 +3,64 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from llm_server.adapter_manager import AdapterManager
 from llm_server.adapter_registry import AdapterRegistry
 from llm_server.constraint_grammar import ConstraintCompiler
-from llm_server.embedder import Embedder
-from llm_server.engine import Engine
+from llm_server.engine_report import StepReport, Usage
 from llm_server.prompting import Chat, Prompting
-from llm_server.sequence import AdapterScales
+from llm_server.runner import Vector
+from llm_server.sequence import AdapterScales, GenerationRequest, Sink
+from llm_server.sequence import Sequence as Generation
+
+
+class ServingEngine(Protocol):
+    """What answers requests; see :class:`llm_server.engine.Engine` for each."""
+
+    def start(self) -> None:
+        """Once."""
+
+    def watch(self, on_step: Callable[[StepReport], None]) -> None:
+        """Be told of each step."""
+
+    def check_room(self) -> None:
+        """Raises what :meth:`submit` would, as far as it does not depend on the request."""
+
+    def submit(self, request: GenerationRequest, sink: Sink) -> Generation:
+        """Queue a request."""
+
+    def cancel(self, sequence: Generation) -> None:
+        """Nobody waits for it any more."""
+
+    def close(self) -> None:
+        """Take no more work, fail what is left."""
+
+    @property
+    def slots(self) -> int:
+        """The most sequences that run at a time."""
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many run and how many wait."""
+
+    @property
+    def usage(self) -> Usage:
+        """Counts of what is in use."""
+
+
+class TextEmbedder(Protocol):
+    """Texts as vectors; see :class:`llm_server.embedder.Embedder`."""
+
+    @property
+    def limit(self) -> int:
+        """The most tokens of a text."""
+
+    def submit(self, tokens: Sequence[int], adapters: AdapterScales) -> Future[Vector]:
+        """Embed a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +91,8 @@ class ServedModel:
     default_max_new_tokens: int
     chat: Chat
     prompting: Prompting
-    engine: Engine
-    embedder: Embedder
+    engine: ServingEngine
+    embedder: TextEmbedder
     registry: AdapterRegistry
     manager: AdapterManager | None
     base_weights: WeightsRecord

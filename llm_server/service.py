@@ -68,7 +68,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         model = await asyncio.to_thread(self._load)
         self._model = model
         model.engine.watch(self._metrics.on_step)
-        model.engine.start()
+        # An engine that loads its model itself takes minutes over it.
+        await asyncio.to_thread(model.engine.start)
         await asyncio.to_thread(model.constraints.prepare)
         await self._warm(model, model.default_adapters)
         sets: list[AdapterScales] = [(), model.default_adapters]

@@ -24,6 +24,11 @@ class LlmServerSettings(ServerSettings):
     port: Port = Field(50065, description="gRPC port; 0 picks a free one")
     metrics_port: Port = Field(51065, description="Prometheus HTTP port; 0 serves no metrics")
 
+    backend: Literal["torch", "vllm"] = Field(
+        "torch",
+        description="what computes the default model. vllm wants the package vllm and a GPU that it supports, and"
+        " offers no crayon prompt, beams, output forms, embeddings or change of adapters",
+    )
     model: Literal["polysight-smol", "collavo", "moai"] = Field(
         "polysight-smol", description="what answers; the last two need a checkpoint"
     )
@@ -101,6 +106,10 @@ class LlmServerSettings(ServerSettings):
     def _has_what_it_needs(self) -> Self:
         if self.model != "polysight-smol" and self.checkpoint is None:
             raise ValueError(f"{self.model} needs LLM_SERVER_CHECKPOINT")
+        if self.model != "polysight-smol" and self.backend != "torch":
+            raise ValueError(
+                f"{self.model} has crayon prompts or mixers, which {self.backend} cannot compute"
+            )
         return self
 
     @property
