@@ -15,14 +15,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Allowed = NDArray[np.bool_]
+#: To be added to logits, one for each token: 0 where it may come next, -inf where not.
+Bias = NDArray[np.float32]
 
 
 class TokenMatcher(Protocol):
     """Where one answer is in its grammar. One caller at a time."""
 
-    def allowed(self) -> Allowed:
-        """Which tokens may come next: (tokens,), control tokens aside. Raises :class:`ConstraintFault`."""
+    def bias(self) -> Bias:
+        """What may come next: (tokens,), -inf for control tokens. Raises :class:`ConstraintFault`."""
 
     def advance(self, token: int) -> None:
         """``token`` was chosen. Raises :class:`ConstraintFault`."""
@@ -44,17 +45,17 @@ class Constraint:
         self._matcher = matcher
         self._end_tokens = sorted(end_tokens)
         self._masks = masks
-        self._next: Future[Allowed] = masks.submit(matcher.allowed)
+        self._next: Future[Bias] = masks.submit(matcher.bias)
 
     def mask(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """A copy of ``logits`` (V,) with ``-inf`` for every token that would break the form.
 
         Tokens beyond the grammar's vocabulary are padding and never allowed. Raises :class:`ConstraintFault`.
         """
-        allowed = self._next.result()
+        bias = self._next.result()
+        known = min(bias.size, logits.size)
         masked = np.full_like(logits, -np.inf)
-        known = min(allowed.size, logits.size)
-        np.copyto(masked[:known], logits[:known], where=allowed[:known])
+        np.add(logits[:known], bias[:known], out=masked[:known])
         masked[self._end_tokens] = logits[self._end_tokens] if self._matcher.accepting else -np.inf
         return masked
 
@@ -64,7 +65,7 @@ class Constraint:
         self._matcher.advance(token)
         if self._matcher.complete:
             return True
-        self._next = self._masks.submit(self._matcher.allowed)
+        self._next = self._masks.submit(self._matcher.bias)
         return False
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from llm_server.constraint import Allowed, CompiledConstraint, Constraint, ConstraintRefused
+from llm_server.constraint import Bias, CompiledConstraint, Constraint, ConstraintRefused
 from llm_server.constraint_schema import check_schema
 from llm_server.constraint_vocabulary import Vocabulary
 from llm_server.faults import ConstraintFault
@@ -32,6 +32,12 @@ Form = Literal["json_schema", "regex"]
 _BLANK: Final = r"( |\n {0,16})"
 #: Of a compiler's message, in characters: it may quote all of an expression.
 _LONGEST_MESSAGE: Final = 600
+
+
+#: By byte of a token mask: the biases of its eight tokens, the lowest bit first. Adding is quicker than choosing.
+_BIAS_OF_BYTE: Final = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 0.0, -np.inf
+).astype(np.float32)
 
 
 class ConstraintCompiler:
@@ -83,7 +89,7 @@ class ConstraintCompiler:
         try:
             matcher.check()
             begun = matcher.copy()
-            if not begun.allowed().any() and not begun.accepting:
+            if not np.isfinite(begun.bias()).any() and not begun.accepting:
                 raise ConstraintRefused("no answer can satisfy it")
         except ConstraintFault as fault:
             raise ConstraintRefused(str(fault)) from fault
@@ -131,16 +137,16 @@ class _Matcher:
         if self._matcher.is_error():
             raise ConstraintFault(_message(self._matcher.get_error()))
 
-    def allowed(self) -> Allowed:
-        """Which tokens may come next. The library's own end token is none: whose end counts is the caller's say."""
+    def bias(self) -> Bias:
+        """What may come next. The library's own end token is none: whose end counts is the caller's say."""
         from llguidance.numpy import fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._bits)
         self.check()
         # The library writes words in the machine's order; as bytes the first token comes first on every one we serve.
-        bits = np.unpackbits(self._bits.view(np.uint8)[0], bitorder="little").view(np.bool_)
-        bits[self._tokenizer.eos_token] = False
-        return bits[: self._tokenizer.vocab_size]
+        bias = _BIAS_OF_BYTE[self._bits.view(np.uint8)[0]].reshape(-1)[: self._tokenizer.vocab_size]
+        bias[self._tokenizer.eos_token] = -np.inf
+        return bias
 
     def advance(self, token: int) -> None:
         """``token`` was chosen."""
