@@ -87,9 +87,7 @@ def test_the_map_alone_answers_what_is_asked_about_it() -> None:
                 assert said <= item.maps.numbers.max()
 
 
-@pytest.mark.parametrize(
-    ("part", "name"), [("crayon", "off"), ("crayon", "semantic"), ("adapters", "single")]
-)
+@pytest.mark.parametrize(("part", "name"), [("crayon", "semantic"), ("adapters", "single")])
 def test_a_contender_is_trained_scored_and_not_run_again(tmp_path: Path, part: str, name: str) -> None:
     loads = Loads()
     steps: list[int] = []
