@@ -1,9 +1,9 @@
 """How many steps a time budget has room for, measured on the run's own first sequences.
 
 On two cores of the kind that the shipped adapters were trained on (AMX, bfloat16) a scene of 547 tokens takes 1.6 to
-1.7 s, two at a time; one of the dual run has 610 on average, its 144 image positions among them (counted over 240), and
-the crayon prompt's branches beside. The 2200 steps of `EMBEDDED`, two scenes each, are reckoned at 2.2 s a scene: 9700 s
-of the 10 800 that three hours have. No full run has been timed.
+1.7 s, two at a time. One of the dual run has 610 on average (counted over 240), its 144 image positions among them, and
+the crayon prompt's branches beside. The 2200 steps of `EMBEDDED`, two scenes each, are reckoned at 2.2 s a scene: 9700
+of the 10 800 seconds that three hours have. No full run has been timed.
 """
 
 from __future__ import annotations
