@@ -246,6 +246,22 @@ def test_the_plan_for_this_gpu_is_selected_among_others(
     assert store.select("tiny", "fp32", **HERE).sidecar.key.targets == ("sm86", "sm89")
 
 
+def test_of_plans_that_differ_in_their_calibration_the_last_one_is_selected(
+    tmp_path: Path, key_for: KeyFor, built: Built
+) -> None:
+    store = PlanStore(tmp_path)
+    for age, recipe in enumerate(["third", "second", "first"]):
+        plan = store.obtain(key_for(precision="int8", recipe=recipe), lambda _: built)
+        os.utime(plan.path, (1e9 - age, 1e9 - age))
+    assert store.select("tiny", "int8", **HERE).sidecar.key.recipe == "third"
+    with pytest.raises(
+        PlanAbsentError, match=r"--precisions fp8 --library tensorrt_rtx --calibration PICTURES$"
+    ):
+        store.select("tiny", "fp8", **HERE)
+    with pytest.raises(PlanAbsentError, match=r"--calibration PICTURES --prepare PREPARATION$"):
+        store.select("tiny", "fp8", **HERE, file="/graphs/tiny.onnx")
+
+
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
