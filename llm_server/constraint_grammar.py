@@ -34,6 +34,9 @@ _BLANK: Final = r"( |\n {0,16})"
 _LONGEST_MESSAGE: Final = 600
 
 
+#: In bytes, as the contract says.
+_LARGEST: Final[dict[Form, int]] = {"json_schema": 65536, "regex": 8192}
+
 #: By byte of a token mask: the biases of its eight tokens, the lowest bit first. Adding is quicker than choosing.
 _BIAS_OF_BYTE: Final = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 0.0, -np.inf
@@ -69,6 +72,8 @@ class ConstraintCompiler:
 
     def compile(self, form: Form, text: str) -> CompiledConstraint:
         """Raises :class:`ConstraintRefused`."""
+        if len(text) > _LARGEST[form] or len(text.encode("utf-8", "replace")) > _LARGEST[form]:
+            raise ConstraintRefused(f"it has more than {_LARGEST[form]} bytes")
         with self._lock:
             known = self._compiled.get((form, text))
             if known is not None:

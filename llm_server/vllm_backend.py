@@ -255,7 +255,8 @@ class VllmEngine:
 
     def _take(self, sequence: Sequence, completion: Completion) -> FinishReason | None:
         """Hand on the new tokens; why it ends, if it does."""
-        logprobs = completion.logprobs or [None] * len(completion.token_ids)
+        nothing: list[Mapping[int, Logprob] | None] = [None] * len(completion.token_ids)
+        logprobs = completion.logprobs or nothing
         for token, found in zip(completion.token_ids, logprobs, strict=True):
             wanted = sequence.request.logprobs
             said = None if wanted is None or found is None else _logprobs(token, found, wanted)

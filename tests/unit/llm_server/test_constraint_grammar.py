@@ -85,6 +85,8 @@ def test_an_answer_has_the_form(
         ("regex", r"(a)\1", "backreferences"),
         ("regex", "[^\\s\\S]", "."),
         ("regex", "(" * 4000 + "a" + ")" * 4000, "nest"),
+        ("regex", "é" * 4097, "8192 bytes"),
+        ("json_schema", '{"title": "' + "x" * 65536 + '"}', "65536 bytes"),
         ("json_schema", "nonsense", "not JSON"),
         ("json_schema", '{"type": "frob"}', "frob"),
         ("json_schema", '{"not": {"type": "string"}}', "not"),
