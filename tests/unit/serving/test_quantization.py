@@ -20,8 +20,9 @@ from serving.engine.tensorrt import Profile, ShapeRange
 from serving.weights import WeightStore
 
 CHANNELS, CLASSES = 6, 5
-# Of the output's largest value, on this graph and uniform inputs; float8 has three bits of mantissa.
-TOLERANCE: dict[EightBits, float] = {"int8": 0.02, "fp8": 0.06}
+# Of the output's largest value, on this graph and uniform inputs. Both factors of a product are rounded, in float8 each
+# by a sixteenth at most; the terms of a sum may be larger than the sum.
+TOLERANCE: dict[EightBits, float] = {"int8": 0.04, "fp8": 0.2}
 
 
 @pytest.fixture
