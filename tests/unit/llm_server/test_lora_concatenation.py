@@ -25,7 +25,7 @@ VOCABULARY = 320
 def parts(draw: st.DrawFn) -> list[tuple[LowRank, float]]:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     shapes = {name: draw(st.tuples(st.integers(1, 6), st.integers(1, 6))) for name in ("q", "v", "up")}
-    made = []
+    made: list[tuple[LowRank, float]] = []
     for _ in range(draw(st.integers(1, 3))):
         rank = draw(st.integers(1, 5))
         layers = draw(st.sets(st.sampled_from(sorted(shapes)), min_size=1))
