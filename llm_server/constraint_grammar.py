@@ -149,7 +149,7 @@ class _Matcher:
         fill_next_token_bitmask(self._matcher, self._bits)
         self.check()
         # The library writes words in the machine's order; as bytes the first token comes first on every one we serve.
-        bias = _BIAS_OF_BYTE[self._bits.view(np.uint8)[0]].reshape(-1)[: self._tokenizer.vocab_size]
+        bias: Bias = _BIAS_OF_BYTE[self._bits.view(np.uint8)[0]].reshape(-1)[: self._tokenizer.vocab_size]
         bias[self._tokenizer.eos_token] = -np.inf
         return bias
 
