@@ -28,7 +28,7 @@ def evaluate(
     items: Sequence[Item],
     verbalize: Verbalize,
     *,
-    batch: int = 12,
+    batch: int = 24,
     sight: MapSight | None = None,
     advance: Callable[[int], None] = lambda scenes: None,
 ) -> Scores:
