@@ -49,7 +49,7 @@ def scenes(
     others: Annotated[
         int,
         typer.Option(min=0, help="Questions a scene of other kinds than count, existence, relation, text."),
-    ] = 8,
+    ] = 3,
     adapters: AdaptersOption = None,
     precision: PrecisionOption = "nf4",
     base: Annotated[bool, typer.Option(help="Ask the base without adapters too.")] = True,
@@ -157,7 +157,7 @@ def score(
     show: int = 0,
     recipe: RecipeName = "scenes",
     noise: bool = False,
-    others: int = 8,
+    others: int = 3,
     base: bool = True,
     crayon: bool = True,
     wrong_file: Path | None = None,

@@ -118,12 +118,12 @@ def lean(model: torch.nn.Module) -> int:
         if isinstance(module, modeling_llama.LlamaRMSNorm):
             if module.weight.requires_grad:
                 raise ValueError("the lean norm computes no gradient for its weight")
-            module.forward = _norm.__get__(module)
+            module.__dict__["forward"] = _norm.__get__(module)
             changed += 1
         elif isinstance(module, modeling_llama.LlamaMLP):
             if module.config.hidden_act != "silu":
                 raise ValueError(f"the lean gated unit knows silu, not {module.config.hidden_act}")
-            module.forward = _mlp.__get__(module)
+            module.__dict__["forward"] = _mlp.__get__(module)
             changed += 1
     modeling_llama.apply_rotary_pos_emb = rotate_both
     return changed
