@@ -73,7 +73,7 @@ def _gate(one: pb.GateOverride, field: str) -> Gate:
                 if one.only not in _EXPERTS:
                     raise GateOverrideError(f"there is no expert {one.only}")
                 return one_expert(_EXPERTS.index(one.only))
-            case None:
+            case _:
                 raise invalid(field, "required", "says nothing about how to weigh")
     except GateOverrideError as error:
         raise invalid(f"{field}.{kind}", "range", str(error)) from error

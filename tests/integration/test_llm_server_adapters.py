@@ -155,6 +155,7 @@ async def test_a_hundred_swaps_under_way_drop_no_request_and_leave_nothing(rig: 
         assert len(ids) == len(expected[name])
     await rig.unload("colour")
     await rig.answer(length=1)
+    assert rig.model.manager is not None
     assert len(rig.model.manager.stacked) == 1  # what ended was dropped with the next step
     assert await rig.names() == [("object", True)]
 

@@ -25,7 +25,8 @@ def states_and_gradient(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Ten
 
 
 def model_of(dtype: torch.dtype) -> Any:
-    model = tiny_model(320).to(dtype).requires_grad_(False)
+    model: Any = tiny_model(320)
+    model.to(dtype).requires_grad_(False)
     torch.manual_seed(5)
     for module in model.modules():
         if isinstance(module, modeling_llama.LlamaRMSNorm):

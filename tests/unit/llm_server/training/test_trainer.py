@@ -179,12 +179,17 @@ def test_two_scenes_side_by_side_learn_what_they_learn_one_after_another() -> No
     tokenizer = tiny_tokenizer()
     stream = islice(samples(3, Mixture(vl_share=1.0), questions=3), 2)
     rows = [collate([row], pad_id=0) for _, row in PackedScenes(stream, tokenizer, words, max_tokens=400)]
+
+    def learn(row: Any) -> None:
+        loss: Any = answer_loss(model, row) / 2
+        loss.backward()
+
     for row in rows:
-        (answer_loss(model, row) / 2).backward()
+        learn(row)
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     with ThreadPoolExecutor(2) as workers:
-        list(workers.map(lambda row: (answer_loss(model, row) / 2).backward(), rows))
+        list(workers.map(learn, rows))
     assert expected
     for name, parameter in model.named_parameters():
         if name in expected:

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from services.panoptic.backend import open_backend
 from services.panoptic.eomt.claims import sure_queries
-from services.panoptic.eomt.model import EomtModel, Raw
+from services.panoptic.eomt.model import EomtModel
 from services.panoptic.model import PanopticParams, PanopticResult
+from services.panoptic.query_network import Raw
 from services.panoptic.settings import PanopticSettings
 from serving.coco import COCO_PANOPTIC, THINGS, UNLABELLED_ID
 from serving.engine import EngineError, FakeEngine, TensorSpec

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.panoptic.mask2former.model import Mask2FormerModel, Raw
+from services.panoptic.mask2former.model import Mask2FormerModel
 from services.panoptic.model import PanopticParams, PanopticResult
+from services.panoptic.query_network import Raw
 from serving.coco import COCO_PANOPTIC, THINGS, UNLABELLED_ID
 from serving.engine import FakeEngine, TensorSpec
 
