@@ -131,7 +131,7 @@ class PerceiveResponse(_message.Message):
     def __init__(self, reports: _Optional[_Iterable[_Union[ExpertReport, _Mapping]]] = ..., verbalization: _Optional[_Union[Verbalization, _Mapping]] = ..., crayon: _Optional[_Union[_generation_pb2.CrayonMaps, _Mapping]] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
-    __slots__ = ("image", "turns", "options", "model", "adapters", "sampling", "stop", "seed")
+    __slots__ = ("image", "turns", "options", "model", "adapters", "sampling", "stop", "seed", "constraint", "logprobs")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,8 @@ class AnswerRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     image: _image_pb2.Image
     turns: _containers.RepeatedCompositeFieldContainer[_generation_pb2.Turn]
     options: PerceptionOptions
@@ -148,7 +150,9 @@ class AnswerRequest(_message.Message):
     sampling: _generation_pb2.SamplingParameters
     stop: _containers.RepeatedScalarFieldContainer[str]
     seed: int
-    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[_generation_pb2.Turn, _Mapping]]] = ..., options: _Optional[_Union[PerceptionOptions, _Mapping]] = ..., model: _Optional[str] = ..., adapters: _Optional[_Union[_generation_pb2.AdapterSet, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ...) -> None: ...
+    constraint: _generation_pb2.OutputConstraint
+    logprobs: int
+    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., turns: _Optional[_Iterable[_Union[_generation_pb2.Turn, _Mapping]]] = ..., options: _Optional[_Union[PerceptionOptions, _Mapping]] = ..., model: _Optional[str] = ..., adapters: _Optional[_Union[_generation_pb2.AdapterSet, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.SamplingParameters, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., constraint: _Optional[_Union[_generation_pb2.OutputConstraint, _Mapping]] = ..., logprobs: _Optional[int] = ...) -> None: ...
 
 class AnswerTimings(_message.Message):
     __slots__ = ("perceive", "verbalize", "time_to_first_token", "total", "generation")
