@@ -59,9 +59,10 @@ def answer_request(
     adapters: str | None = None,
     temperature: float = 0.0,
     max_new_tokens: int = 0,
+    constraint: llm_pb2.OutputConstraint | None = None,
 ) -> gateway_pb2.AnswerRequest:
     """A request for one question. `adapters`: None is the model's default, "none" none, else "object,vl:0.5"."""
-    request = gateway_pb2.AnswerRequest(options=options)
+    request = gateway_pb2.AnswerRequest(options=options, constraint=constraint)
     request.image.data = image
     request.turns.add(role=llm_pb2.ROLE_USER, text=question)
     if temperature > 0:
@@ -76,6 +77,31 @@ def answer_request(
             if scale:
                 one.scale = float(scale)
     return request
+
+
+def read_constraint(schema: Path | None, regex: str | None) -> llm_pb2.OutputConstraint | None:
+    """The form of the answer: a file with a JSON Schema, or a regular expression, or none.
+
+    Exits with code 2 and says why: both are given, the file cannot be read, or what is in it is not JSON. What a
+    schema may say is the language model server's to judge.
+    """
+    if schema is not None and regex is not None:
+        raise typer.BadParameter("an answer has one form: give either --schema or --regex")
+    if regex is not None:
+        if not regex:
+            raise typer.BadParameter("the regular expression is empty", param_hint="--regex")
+        return llm_pb2.OutputConstraint(regex=regex)
+    if schema is None:
+        return None
+    try:
+        text = schema.read_text(encoding="utf-8")
+        json.loads(text)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {schema}: {error.strerror}", param_hint="--schema") from error
+    except ValueError as error:
+        # Bytes that are no UTF-8 end here too.
+        raise typer.BadParameter(f"{schema} is not JSON: {error}", param_hint="--schema") from error
+    return llm_pb2.OutputConstraint(json_schema=text)
 
 
 def converse(
@@ -115,12 +141,17 @@ def ask(
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(help="0: the model's default.")] = 0,
+    schema: Annotated[
+        Path | None, typer.Option(help="A file with a JSON Schema; the answer is one JSON value of it.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="What the whole answer matches (Rust syntax).")] = None,
     picture_path: PictureOption = None,
     gateway: GatewayOption = DEFAULT_GATEWAY,
     timeout: TimeoutOption = 120.0,
     as_json: JsonOption = False,
 ) -> None:
     """Asks a question about a picture."""
+    constraint = read_constraint(schema, regex)
     data = read_image(image)
     request = answer_request(
         data,
@@ -129,6 +160,7 @@ def ask(
         adapters=adapters,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
+        constraint=constraint,
     )
     console = Console(stderr=as_json)
     try:
