@@ -11,10 +11,11 @@ from gateway.llm import LLM_SERVER, LanguageModels, Lookup
 from gateway.perceive import Perceiver, Stopwatch, missing, refuse_bad_image
 from gateway.prompt import neutralise
 from gateway.telemetry import GatewayMetrics
-from gateway.translation import Seen, crayon_maps, seen_in, verbalize
+from gateway.translation import Seen, crayon_maps, seen_in, segment_grid, verbalize
 from gateway.wording import Wording, wording
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
+from polysight.vision.v1 import panoptic_pb2
 from serving.errors import InternalError, InvalidFieldError, PolysightError
 from serving.request_id import current_request_id
 from serving.timings import duration
@@ -62,13 +63,24 @@ class Answerer:
         options = request.options
         async with Lookup(self._models, request.model, self._lookup_s) as lookup:
             grid = wording(options, lookup.known, self._default).crayon_grid
+            segment_size = wanted_segments(lookup.known)
+            segments: generation_pb2.SegmentGrid | None = None
             reports: list[polysight_pb2.ExpertReport] = []
             asked = self._perceiver.reports(
-                image, options, watch.left_of(remaining_s), self._reserve_s, crayon_grid=grid
+                image,
+                options,
+                watch.left_of(remaining_s),
+                self._reserve_s,
+                crayon_grid=grid,
+                segment_grid=segment_size,
             )
             async with aclosing(asked) as incoming:
                 async for report in incoming:
                     reports.append(report)
+                    if segment_size is not None and report.HasField("panoptic"):
+                        segments = segment_grid(seen_in([report]), segment_size)
+                        if segment_size != grid:
+                            _withhold(report.panoptic, segment_size)
                     yield polysight_pb2.AnswerResponse(expert_report=report)
             refuse_bad_image(reports)
             perceived_s = watch()
@@ -84,7 +96,9 @@ class Answerer:
         if model is None:
             assert trouble is not None  # one of the two is there
             raise trouble
-        asking = generation_request(request, turns, verbalization.text, seen, model, words)
+        # Only as large as the model that answers wants it: another may be the default since the experts were asked.
+        fitting = segments if segment_size == wanted_segments(model) else None
+        asking = generation_request(request, turns, verbalization.text, seen, model, words, fitting)
         last: generation_pb2.Done | None = None
         generating = self._models.generate(asking, watch.left_of(remaining_s))
         async with aclosing(generating) as responses:
@@ -132,8 +146,12 @@ def generation_request(
     seen: Seen,
     model: generation_pb2.ModelInfo,
     words: Wording,
+    segments: generation_pb2.SegmentGrid | None,
 ) -> generation_pb2.GenerateRequest:
-    """What the language model server is asked; picture and crayon maps only for a model that looks at them."""
+    """What the language model server is asked; picture and crayon maps only for a model that looks at them.
+
+    `segments` is as the model wants it, None for one that does not or where nothing is known.
+    """
     return generation_pb2.GenerateRequest(
         model=request.model,
         adapters=request.adapters if request.HasField("adapters") else None,
@@ -144,7 +162,27 @@ def generation_request(
         sampling=request.sampling if request.HasField("sampling") else None,
         stop=request.stop,
         seed=request.seed if request.HasField("seed") else None,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        constraint=request.constraint if request.HasField("constraint") else None,
+        segments=segments,
     )
+
+
+def wanted_segments(model: generation_pb2.ModelInfo | None) -> tuple[int, int] | None:
+    """Rows and columns of the segment grid that `model` looks at; None if it looks at none, or is not known.
+
+    A model that is not known yet when the experts are asked gets no segments: they cannot be asked twice.
+    """
+    if model is None or not model.uses_segments or not model.segment_height or not model.segment_width:
+        return None
+    return model.segment_height, model.segment_width
+
+
+def _withhold(panoptic: panoptic_pb2.SegmentResponse, size: tuple[int, int]) -> None:
+    """Take the grids of `size` out of what the caller gets: half a megabyte that only the model has a use for."""
+    for index in reversed(range(len(panoptic.grids))):
+        if (panoptic.grids[index].height, panoptic.grids[index].width) == size:
+            del panoptic.grids[index]
 
 
 async def _model(

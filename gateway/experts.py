@@ -66,6 +66,7 @@ class ExpertOptions:
         vocabulary: words to look for; empty for all that the detection expert knows.
         mask_encoding: how masks come back.
         crayon_grid: rows and columns of the panoptic index grid wanted besides, or None.
+        segment_grid: the same of another one, for a language model that looks at segments; or None.
         profile: whose habits those follow that have a published system behind them.
     """
 
@@ -73,6 +74,7 @@ class ExpertOptions:
     mask_encoding: geometry_pb2.MaskEncoding = geometry_pb2.MASK_ENCODING_UNSPECIFIED
     crayon_grid: tuple[int, int] | None = None
     profile: model_pb2.Profile = model_pb2.PROFILE_UNSPECIFIED
+    segment_grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,10 @@ class ExpertKind:
 
 def _panoptic(options: ExpertOptions) -> panoptic_pb2.SegmentRequest:
     request = panoptic_pb2.SegmentRequest(mask_encoding=options.mask_encoding, profile=options.profile)
-    if options.crayon_grid is not None:
-        height, width = options.crayon_grid
-        request.grids.add(height=height, width=width)
+    # Of one size for both purposes, a grid is asked for once.
+    for size in dict.fromkeys((options.crayon_grid, options.segment_grid)):
+        if size is not None:
+            request.grids.add(height=size[0], width=size[1])
     return request
 
 

@@ -128,6 +128,7 @@ class Perceiver:
         reserve_s: float,
         *,
         crayon_grid: tuple[int, int],
+        segment_grid: tuple[int, int] | None = None,
     ) -> AsyncGenerator[polysight_pb2.ExpertReport, None]:
         """One report per expert: first of those that are not asked, then of each as it ends.
 
@@ -137,11 +138,14 @@ class Perceiver:
             remaining_s: until the caller's deadline; None if there is none.
             reserve_s: of which this is kept for what comes after.
             crayon_grid: rows and columns of the index grid wanted of the panoptic expert.
+            segment_grid: the same of a second one, if the language model looks at segments.
         """
         wanted_s = options.budget.ToNanoseconds() / 1e9 if options.HasField("budget") else None
         budget_s = expert_budget(wanted_s, self._budget_s, remaining_s, reserve_s)
         asked = set(options.experts) or set(self._experts)
-        ask = ExpertOptions(tuple(options.vocabulary), options.mask_encoding, crayon_grid, options.profile)
+        ask = ExpertOptions(
+            tuple(options.vocabulary), options.mask_encoding, crayon_grid, options.profile, segment_grid
+        )
         calls = {
             kind: Call(partial(expert.call, image, ask), budget_s)
             for kind, expert in self._experts.items()

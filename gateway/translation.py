@@ -76,6 +76,9 @@ _name = lru_cache(maxsize=4096)(neutralise_line)
 Origins = Mapping[str, Origin]
 """By the name that the verbalizer's phrases carry: an expert's, or RELATION_OBJECT."""
 
+MAX_SEGMENT = 133
+"""The largest segment id that a model which looks at segments has a colour for (`SegmentGrid.segment_ids`)."""
+
 RELATION_OBJECT = "relation_object"
 """Objects that are only known from the scene graph's relations; their indices are those of the relations."""
 
@@ -141,6 +144,19 @@ def crayon_maps(
         class_indices=maps.classes.tobytes(),
         instance_ordinals=maps.ordinals.tobytes(),
     )
+
+
+def segment_grid(seen: Seen, grid_size: tuple[int, int]) -> generation_pb2.SegmentGrid | None:
+    """The segment ids of `grid_size` (rows, columns); None if the panoptic expert gave no such grid.
+
+    The two contracts encode a grid alike (uint16, little-endian, row by row, 0 for nothing). Segments beyond the last
+    one that has a colour become nothing: a model would refuse the whole map for their sake.
+    """
+    grid = _grid(seen, grid_size)
+    if grid is None:
+        return None
+    coloured = np.where(grid <= MAX_SEGMENT, grid, 0).astype("<u2")
+    return generation_pb2.SegmentGrid(height=grid_size[0], width=grid_size[1], segment_ids=coloured.tobytes())
 
 
 def _polysight(seen: Seen, _: tuple[int, int]) -> tuple[Verbalization, Origins]:

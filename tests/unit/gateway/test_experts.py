@@ -39,6 +39,7 @@ def test_every_expert_takes_the_same_message_in_the_same_field() -> None:
     st.sampled_from(geometry_pb2.MaskEncoding.values()),
     st.none() | st.tuples(st.integers(1, 512), st.integers(1, 512)),
     st.sampled_from(model_pb2.Profile.values()),
+    st.none() | st.tuples(st.integers(1, 512), st.integers(1, 512)),
 )
 def test_what_is_sent_is_what_was_meant(
     data: bytes,
@@ -46,8 +47,9 @@ def test_what_is_sent_is_what_was_meant(
     masks: geometry_pb2.MaskEncoding,
     grid: tuple[int, int] | None,
     profile: model_pb2.Profile,
+    segments: tuple[int, int] | None,
 ) -> None:
-    options = ExpertOptions(tuple(vocabulary), masks, grid, profile)
+    options = ExpertOptions(tuple(vocabulary), masks, grid, profile, segments)
     for kind in KINDS:
         sent = REQUESTS[kind.expert].FromString(
             ImageField(data).request(kind.options(options).SerializeToString())
@@ -55,13 +57,21 @@ def test_what_is_sent_is_what_was_meant(
         assert sent.image.data == data
         assert sent.HasField("image")
         if kind.name == "panoptic":
-            assert [(g.height, g.width) for g in sent.grids] == ([] if grid is None else [grid])
+            wanted = [size for size in dict.fromkeys((grid, segments)) if size is not None]
+            assert [(g.height, g.width) for g in sent.grids] == wanted
         if kind.name in {"panoptic", "scene_graph"}:
             assert sent.mask_encoding == masks
         if kind.name != "ocr":
             assert sent.profile == profile
         if kind.name == "detection":
             assert list(sent.vocabulary) == vocabulary
+
+
+@pytest.mark.parametrize(("second", "asked"), [(35, [(35, 35)]), (36, [(35, 35), (35, 36)])])
+def test_a_grid_for_two_purposes_is_asked_for_once(second: int, asked: list[tuple[int, int]]) -> None:
+    request = KINDS[0].options(ExpertOptions(crayon_grid=(35, 35), segment_grid=(35, second)))
+    assert isinstance(request, panoptic_pb2.SegmentRequest)
+    assert [(grid.height, grid.width) for grid in request.grids] == asked
 
 
 @pytest.mark.parametrize("size", [0, 1, 123, 124, 125, 126, 127, 128, 16379, 16380, 16384, 2_097_152])

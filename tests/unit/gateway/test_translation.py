@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.translation import Seen, crayon_maps, verbalize
+from gateway.translation import MAX_SEGMENT, Seen, crayon_maps, segment_grid, verbalize
 from polysight.common.v1 import geometry_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
@@ -234,6 +234,20 @@ def test_a_torn_grid_is_no_grid() -> None:
     torn = panoptic(*PEOPLE.segments, grid=np.full(GRID, 3))
     torn.grids[0].segment_ids = torn.grids[0].segment_ids[:-1]
     assert crayon_maps(Seen(panoptic=torn), GRID, POLYSIGHT) is None
+    assert segment_grid(Seen(panoptic=torn), GRID) is None
+
+
+def test_the_segment_grid_is_the_expert_s_but_for_segments_without_a_colour() -> None:
+    ids = np.array([[0, 1, 2], [MAX_SEGMENT, MAX_SEGMENT + 1, 300]])
+    sent = segment_grid(Seen(panoptic=panoptic(grid=ids)), (2, 3))
+    assert sent is not None
+    assert (sent.height, sent.width) == (2, 3)
+    assert np.frombuffer(sent.segment_ids, "<u2").tolist() == [0, 1, 2, MAX_SEGMENT, 0, 0]
+
+
+def test_without_a_grid_of_that_size_there_are_no_segments() -> None:
+    assert segment_grid(Seen(), GRID) is None
+    assert segment_grid(Seen(panoptic=panoptic(grid=np.ones((34, 35)))), GRID) is None
 
 
 def test_moai_says_all_four_with_its_own_thresholds() -> None:
