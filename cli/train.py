@@ -85,9 +85,7 @@ def train(
     if wanted:
         from cli.evaluate import score
 
-        card["scores"] = score(
-            checkpoint, out, n=wanted, seed=EVALUATION_SEED, console=console, others=0
-        )
+        card["scores"] = score(checkpoint, out, n=wanted, seed=EVALUATION_SEED, console=console, others=0)
     cards.write(card, out)
     if as_json:
         print(json.dumps(card))

@@ -37,6 +37,7 @@ def model_card(card: dict[str, Any]) -> str:
         f"{card['samples']} generated scenes, rank {card['rank']}, {card['seconds'] / 60:.0f} minutes on "
         f"{card['threads']} cores.",
         f"Data: sha256 `{card['data_sha256']}`.",
+        *([card["note"]] if "note" in card else []),
         "",
     ]
     if scores:

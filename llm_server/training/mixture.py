@@ -27,11 +27,14 @@ class Mixture:
         backwards: multiplies how often it is asked who or what does something to a thing: the answer stands before
             the words that the question repeats, which is what a causal model is slowest to learn.
         absent_share: of the questions that count a class, those about one that is not there.
+        categories: multiplies how often it is asked what vehicle, what animal ... there is: the one kind that needs
+            knowledge of the world besides reading, and that is answered with the commonest class without it.
     """
 
     vl_share: float = 0.55
     backwards: float = 1.0
     absent_share: float = 0.12
+    categories: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def samples(
 def _mixed(family: Family, mixture: Mixture) -> Family:
     if family.draw is object_questions.count:
         return replace(family, draw=partial(object_questions.count, absent_share=mixture.absent_share))
+    if family.draw is object_questions.category:
+        return replace(family, weight=family.weight * mixture.categories)
     if family.draw is relation_questions.relation_subject:
         return replace(family, weight=family.weight * mixture.backwards)
     return family
