@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.connection import JsonOption
-from cli.evaluate_scenes import bars
+from cli.progress_bars import progress_bars
 
 if TYPE_CHECKING:
     from llm_server.evaluation.ablation.run import Rig
@@ -77,7 +77,7 @@ def ablation(
         if adapters is not None and "crayon" in chosen:
             chosen.remove("crayon")
             told["crayon"] = score_given(rig, adapters, base=settings.base.name)
-        with bars(console) as progress:
+        with progress_bars(console) as progress:
             told |= _trained(rig, settings, chosen, folder, steps=steps, seeds=seeds, progress=progress)
     except (AblationRefused, TrainingRefused, CrayonRefused) as error:
         console.print(f"[red]{error}[/]", highlight=False)

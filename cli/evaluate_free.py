@@ -15,12 +15,12 @@ from cli.connection import JsonOption
 from cli.evaluate_scenes import (
     AdaptersOption,
     PrecisionOption,
-    bars,
     check_precision,
     load,
     map_sight,
     shipped_adapters,
 )
+from cli.progress_bars import progress_bars
 
 
 def free(
@@ -47,7 +47,7 @@ def free(
     folder = adapters or shipped_adapters()
     model, tokenizer = load(base_checkpoint.checkpoint(WeightStore()), folder, precision=precision)
     sight = map_sight(model, folder, base=base_checkpoint.NAME) if crayon else None
-    with bars(Console(stderr=True)) as progress:
+    with progress_bars(Console(stderr=True)) as progress:
         bar = progress.add_task("scenes", total=2 * len(FREE))
         answers = answer_free(
             model, tokenizer, scene_words, sight=sight, advance=lambda done: progress.advance(bar, done)

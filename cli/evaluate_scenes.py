@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
+
+from cli.progress_bars import progress_bars
 
 if TYPE_CHECKING:
     from llm_server.evaluation.scene_questions import RecipeName
@@ -169,7 +163,7 @@ def score(
 
     model, tokenizer = load(checkpoint, adapters, precision=precision)
     sight = map_sight(model, adapters, base=base_checkpoint.NAME) if crayon else None
-    with bars(console) as progress:
+    with progress_bars(console) as progress:
         bar = progress.add_task("scenes", total=(2 if base else 1) * n)
         report, scores = evaluate_with_and_without(
             model,
@@ -194,18 +188,6 @@ def score(
         lines = (json.dumps(vars(wrong), ensure_ascii=False) for wrong in scores.wrong)
         wrong_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return report
-
-
-def bars(console: Console) -> Progress:
-    """A progress bar with what is done, for how long, and for how long still."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _table(report: dict[str, Any]) -> Table:

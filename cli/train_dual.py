@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from cli.progress_bars import progress_bars
 from gateway.verbalizer import COCO_PANOPTIC, CrayonObject, display_name, verbalize_collavo
 
 if TYPE_CHECKING:
@@ -103,7 +96,7 @@ def dual(
         skipped: Counter[str] = Counter()
         sources = _sources(settings, coco, segments, conversations, skipped)
         _report(skipped, console)
-        with tempfile.TemporaryDirectory(prefix="polysight-dual-") as scratch, _bars(console) as bars:
+        with tempfile.TemporaryDirectory(prefix="polysight-dual-") as scratch, progress_bars(console) as bars:
             bar = bars.add_task("", total=settings.steps)
             before: list[int] = []
 
@@ -256,17 +249,6 @@ def _sources(
     except ValueError as error:
         raise TrainingRefused(str(error)) from error
     return Sources(MixedExamples(settings.seed, by_task), heldout)
-
-
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _report(skipped: Counter[str], console: Console) -> None:

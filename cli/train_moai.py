@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from cli.progress_bars import progress_bars
 from gateway.verbalizer import (
     Detection,
     Region,
@@ -93,7 +86,7 @@ def moai(
         train, heldout = (
             SceneMoaiExamples(split, settings.seed, side, moai_words) for split in ("train", "heldout")
         )
-        with _bars(console) as bars:
+        with progress_bars(console) as bars:
             bar = bars.add_task("", total=settings.steps)
 
             def step_done(number: int, kind: str, step: int, steps: int, loss: float) -> None:
@@ -167,17 +160,6 @@ def _settings(
         settings = presets.with_steps(settings, steps)
     presets.check(settings, cuda=torch.cuda.is_available())
     return settings
-
-
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _table(card: dict[str, Any]) -> Table:

@@ -19,10 +19,11 @@ import torch
 
 from llm_server.training.dual_model import DualModel
 from llm_server.training.dual_settings import DualSettings, StageSettings, TrainingRefused
-from llm_server.training.dual_trainer import as_batch, collate_inputs, learn_side_by_side, side_by_side
+from llm_server.training.dual_trainer import as_batch, collate_inputs, learn_side_by_side
 from llm_server.training.examples import Examples
 from llm_server.training.packing import Tokenizer
 from llm_server.training.run_folder import SETTINGS
+from llm_server.training.side_by_side import side_by_side
 from llm_server.training.step_plan import MicroBatches
 
 #: Of a budget, what goes into steps; the rest is for loading, held-out losses, checkpoints, and a busier machine.

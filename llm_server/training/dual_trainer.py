@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from llm_server.training.image_packing import ImageBatch, collate_images
 from llm_server.training.loss_curve import LossCurve
 from llm_server.training.packing import Batch
 from llm_server.training.question import TASKS, Task
+from llm_server.training.side_by_side import side_by_side
 from llm_server.training.staged_trainer import (
     Advance,
     StagedTrainer,
@@ -97,23 +97,6 @@ def learn_side_by_side(
         return loss.detach()
 
     return torch.stack(list(workers.map(learn, parts))).sum()
-
-
-@contextmanager
-def side_by_side(threads: int) -> Iterator[ThreadPoolExecutor | None]:
-    """Threads among which torch's own are shared out; None for one."""
-    if threads == 1:
-        yield None
-        return
-    own = torch.get_num_threads()
-    share = max(1, own // threads)
-    try:
-        with ThreadPoolExecutor(
-            threads, "scene", initializer=torch.set_num_threads, initargs=(share,)
-        ) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(own)
 
 
 def collate_inputs(micro: Sequence[MicroBatch], *, pad_id: int, parts: int = 1) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from llm_server.training.packed_attention import additive
 from llm_server.training.packing import IGNORED, Batch, Packed, Tokenizer, collate, pack
 from llm_server.training.question import TASKS, Task
 from llm_server.training.scenes import Verbalize
+from llm_server.training.side_by_side import side_by_side
 
 #: Steps among whose scenes those of like length are brought together.
 WINDOW = 8
@@ -78,7 +79,7 @@ def alike(rows: list[tuple[Task, Packed]], together: int) -> list[tuple[Task, Pa
 class TwoAdapterTrainer(Trainer):
     """Trainer whose step trains the adapter of the batch's task and freezes the other; scenes run side by side."""
 
-    def __init__(self, *args: Any, workers: ThreadPoolExecutor, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, workers: ThreadPoolExecutor | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._workers = workers
 
@@ -97,7 +98,8 @@ class TwoAdapterTrainer(Trainer):
             self.accelerator.backward(loss)
             return loss.detach()
 
-        return torch.stack(list(self._workers.map(learn, scenes))).sum()
+        losses = map(learn, scenes) if self._workers is None else self._workers.map(learn, scenes)
+        return torch.stack(list(losses)).sum()
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs
@@ -196,42 +198,34 @@ def run_training(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     progress = Progress(folder, save_every_s=save_every_s)
-    threads = torch.get_num_threads()
-    share = max(1, threads // dataset.together)
-    workers = ThreadPoolExecutor(
-        dataset.together, "scene", initializer=torch.set_num_threads, initargs=(share,)
-    )
-    trainer = TwoAdapterTrainer(
-        model=model,
-        workers=workers,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            max_steps=steps,
-            per_device_train_batch_size=dataset.together,
-            dataloader_drop_last=True,
-            learning_rate=learning_rate,
-            warmup_steps=warmup,
-            lr_scheduler_type="cosine",
-            adam_beta2=0.99,
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            logging_steps=20,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            seed=seed,
-            data_seed=seed,
-            remove_unused_columns=False,
-            dataloader_num_workers=0,
-            dataloader_pin_memory=False,
-        ),
-        train_dataset=dataset,
-        data_collator=one_step,
-        callbacks=[progress],
-    )
-    try:
-        with workers:
-            trainer.train()
-    finally:
-        torch.set_num_threads(threads)
+    with side_by_side(dataset.together) as workers:
+        trainer = TwoAdapterTrainer(
+            model=model,
+            workers=workers,
+            args=TrainingArguments(
+                output_dir=str(folder),
+                max_steps=steps,
+                per_device_train_batch_size=dataset.together,
+                dataloader_drop_last=True,
+                learning_rate=learning_rate,
+                warmup_steps=warmup,
+                lr_scheduler_type="cosine",
+                adam_beta2=0.99,
+                weight_decay=0.0,
+                max_grad_norm=1.0,
+                logging_steps=20,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                seed=seed,
+                data_seed=seed,
+                remove_unused_columns=False,
+                dataloader_num_workers=0,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=dataset,
+            data_collator=one_step,
+            callbacks=[progress],
+        )
+        trainer.train()
     return progress
