@@ -1,7 +1,8 @@
 """The contenders of `bench.llm`: this project's engine, and three ways to serve the same model with transformers.
 
-All have the same values: the base in NF4, unpacked to bfloat16, with both shipped adapters over it. `generate-merged`
-has the adapters added to the weights ahead of time: quicker, rounded once more, and the same for all callers.
+All have the same values: the base in NF4, unpacked to bfloat16, with both shipped adapters over it. Those that are
+called `-merged` have the adapters added to the weights ahead of time: quicker, rounded once more, and the same for all
+callers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from serving.weights import WeightStore
 
 PRECISION: Final[base_checkpoint.Precision] = "nf4-dequantised"
 ADAPTERS = Path(llm_server.__file__).parent / "adapters"
-CONTENDERS = ("polysight", "generate", "generate-merged", "static-batch", "continuous-batching")
+CONTENDERS: Final = ("polysight", "generate", "generate-merged", "static-batch", "continuous-batching")
+#: Measured when all is asked for.
+MORE_CONTENDERS: Final = ("static-batch-merged", "continuous-batching-merged")
+_MERGED: Final = "-merged"
 
 
 def load() -> tuple[Any, Any]:
@@ -225,15 +229,23 @@ def continuous_batching(model: Any, most: int) -> tuple[Answerer, Callable[[], N
     return answer, close
 
 
-def start(name: str, *, threads: int, most: int) -> tuple[Answerer, Callable[[], None], Any]:
-    """Contender ``name``, ready for ``most`` callers: what answers, what ends it, and the tokenizer."""
-    model, tokenizer = load()
+def start(
+    name: str, model: Any, tokenizer: Any, *, threads: int, most: int
+) -> tuple[Answerer, Callable[[], None]]:
+    """Contender ``name`` over ``model``, which it takes for itself, for ``most`` callers.
+
+    Returned are what answers, and what ends it. Raises ValueError for another name.
+    """
     if name == "polysight":
         ours = served(model, tokenizer, threads=threads, slots=most)
-        return engine_answerer(ours), ours.engine.close, tokenizer
-    over = peft_model(model, merged=name == "generate-merged")
-    if name == "static-batch":
-        return *static_batch(over, most), tokenizer
-    if name == "continuous-batching":
-        return *continuous_batching(over.base_model.model, most), tokenizer
-    return one_after_another(over), lambda: None, tokenizer
+        return engine_answerer(ours), ours.engine.close
+    merged = name.endswith(_MERGED)
+    over = peft_model(model, merged=merged)
+    match name.removesuffix(_MERGED):
+        case "generate":
+            return one_after_another(over), lambda: None
+        case "static-batch":
+            return static_batch(over, most)
+        case "continuous-batching":
+            return continuous_batching(over if merged else over.base_model.model, most)
+    raise ValueError(f"there is no contender {name!r}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from typing import Any, Final
 
-from bench.llm_contenders import ADAPTERS, engine_answerer, load, served
+from bench.llm_contenders import ADAPTERS
 from bench.llm_workload import ANOTHER_QUESTION, QUESTIONS, Answerer, Ask, prompt
 from llm_server.adapter_files import read_adapters
 from llm_server.adapter_set import AdapterSet
@@ -15,39 +15,56 @@ from llm_server.model_runner import TorchRunner
 from llm_server.runner import DecodeRow
 from llm_server.sequence import AdapterScales
 
-ANSWER = 24
+ANSWER: Final = 16
+_BLOCK: Final = 16
 
 
-def second_question(tokenizer: Any, answerer: Answerer, cold: Answerer, pictures: int) -> dict[str, Any]:
-    """Time to the first token of a first and of a second question on each of some pictures, one at a time.
+def _about(tokenizer: Any, number: int, question: str) -> Ask:
+    return Ask(prompt(tokenizer, f"asked twice, {number}", question), ANSWER)
 
-    ``cold`` forgets: what it answers to the second questions must be the same, token for token.
+
+def both_questions(tokenizer: Any, answerer: Answerer, pictures: int) -> dict[str, Any]:
+    """Of an engine that remembers: seconds to the first token of a first and of a second question on each picture.
+
+    ``tokens`` are those of the second answers.
     """
     first: list[float] = []
     second: list[float] = []
-    same = 0
+    tokens: list[list[int]] = []
     for number in range(pictures):
-        seed = 900_000 + number
-        first.append(answerer(Ask(prompt(tokenizer, seed, QUESTIONS[0]), ANSWER)).at[0])
-        ask = Ask(prompt(tokenizer, seed, ANOTHER_QUESTION), ANSWER)
-        answer = answerer(ask)
+        first.append(answerer(_about(tokenizer, number, QUESTIONS[0])).at[0])
+        answer = answerer(_about(tokenizer, number, ANOTHER_QUESTION))
         second.append(answer.at[0])
-        same += answer.tokens == cold(ask).tokens
-    return {
-        "first_ttft_ms": round(1000 * statistics.median(first), 1),
-        "second_ttft_ms": round(1000 * statistics.median(second), 1),
-        "ratio": round(statistics.median(second) / statistics.median(first), 3),
-        "pictures": pictures,
-        "same_tokens_as_cold": same,
+        tokens.append(answer.tokens)
+    return {"first_s": first, "second_s": second, "tokens": tokens}
+
+
+def second_questions(tokenizer: Any, answerer: Answerer, pictures: int) -> dict[str, Any]:
+    """Of an engine that remembers nothing: what it answers to the second questions alone."""
+    asks = [_about(tokenizer, number, ANOTHER_QUESTION) for number in range(pictures)]
+    return {"tokens": [answerer(ask).tokens for ask in asks]}
+
+
+def second_question(warm: dict[str, Any], cold: dict[str, Any] | None) -> dict[str, Any]:
+    """What :func:`both_questions` told, as figures, beside the answers of :func:`second_questions` if there are any."""
+    first, second = statistics.median(warm["first_s"]), statistics.median(warm["second_s"])
+    told = {
+        "first_ttft_ms": round(1000 * first, 1),
+        "second_ttft_ms": round(1000 * second, 1),
+        "ratio": round(second / first, 3),
+        "pictures": len(warm["first_s"]),
     }
+    if cold is not None:
+        pairs = zip(warm["tokens"], cold["tokens"], strict=True)
+        told["same_tokens_as_cold"] = sum(ours == theirs for ours, theirs in pairs)
+    return told
 
 
-def adapter_steps(*, rows: int = 8, length: int = 450, rounds: int = 40) -> dict[str, Any]:
+def adapter_steps(model: Any, *, rows: int = 8, length: int = 450, rounds: int = 20) -> dict[str, Any]:
     """The time of a decoding step whose rows all have the same adapters, beside one whose rows all differ, in turns."""
-    model, _ = load()
     adapters = AdapterSet(model, read_adapters(ADAPTERS, base=NAME))
-    blocks = -(-(length + 1) // 16)
-    runner = TorchRunner(adapters, blocks=rows * blocks)
+    blocks = -(-(length + 1) // _BLOCK)
+    runner = TorchRunner(adapters, blocks=rows * blocks, block_size=_BLOCK)
     tables = [range(row * blocks, (row + 1) * blocks) for row in range(rows)]
     first, second, *_ = adapters.keys
     both: AdapterScales = ((first, 1.0), (second, 1.0))
@@ -55,8 +72,11 @@ def adapter_steps(*, rows: int = 8, length: int = 450, rounds: int = 40) -> dict
         both, ((first, 1.0),), ((second, 1.0),), (), ((first, 0.5), (second, 1.0)), ((second, 0.25),),
         ((first, 1.0), (second, -0.5)), ((first, 0.125),),
     ]  # fmt: skip
-    for table in tables:
-        runner.prefill([7] * length, start=0, blocks=table, adapters=both, last=False)
+    # What is written does not matter to the time, only how much: one prompt is read, the others hold a copy.
+    runner.prefill([7] * length, start=0, blocks=tables[0], adapters=both, last=False)
+    runner.copy_blocks(
+        [pair for table in tables[1:] for pair in zip(tables[0], table, strict=True)],
+    )
     batches = {
         "same": [DecodeRow(9, length, table, both) for table in tables],
         "mixed": [DecodeRow(9, length, table, kinds[row % len(kinds)]) for row, table in enumerate(tables)],
@@ -74,11 +94,3 @@ def adapter_steps(*, rows: int = 8, length: int = 450, rounds: int = 40) -> dict
         "ratio": round(median["mixed"] / median["same"], 3),
         "rows": rows,
     }
-
-
-def engine_figures(tokenizer: Any, answerer: Answerer, *, threads: int, pictures: int) -> dict[str, Any]:
-    """Both of the above; ``answerer`` asks an engine that remembers."""
-    cold = served(*load(), threads=threads, slots=1, reuse=False)
-    second = second_question(tokenizer, answerer, engine_answerer(cold), pictures)
-    cold.engine.close()
-    return {"second_question": second, "adapter_steps": adapter_steps()}

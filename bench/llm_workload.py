@@ -2,17 +2,20 @@
 
 A number of callers ask one question after another, each about a picture of its own (a page of words, as the gateway
 writes it), and each wants an answer of a given length: greedy, not ended by the model, so that all do the same work.
+Lengths of pages and answers are spread evenly and shuffled: few questions are as long on average as many.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from llm_server.prompts import chatml
 
@@ -35,6 +38,9 @@ QUESTIONS = (
 )
 # What is asked second, about the same picture.
 ANOTHER_QUESTION = "Which objects are on the left side of the picture?"
+#: Objects on a page, 20 tokens each; and tokens of an answer.
+OBJECTS: Final = (10, 22)
+ANSWERS: Final = (16, 48)
 START_WITHIN_S = 0.5
 
 
@@ -57,8 +63,8 @@ class Heard:
 Answerer = Callable[[Ask], Heard]
 
 
-def picture(seed: int, objects: int = 22) -> str:
-    """What the experts saw in a made-up picture: about 450 tokens."""
+def picture(seed: str, objects: int) -> str:
+    """What the experts saw in a made-up picture, another one for each seed: about 20 tokens an object."""
     draw = random.Random(seed)
     counts: dict[str, int] = {}
     words = []
@@ -71,49 +77,59 @@ def picture(seed: int, objects: int = 22) -> str:
     return f"The image includes {', '.join(words)}."
 
 
-def prompt(tokenizer: Any, seed: int, question: str) -> tuple[int, ...]:
+def prompt(tokenizer: Any, seed: str, question: str, objects: int = OBJECTS[1]) -> tuple[int, ...]:
     """Ids of the conversation, template included, as the server would make them."""
-    text = chatml.render([chatml.Turn("user", chatml.first_user_text(picture(seed), question))])
+    seen = picture(seed, objects)
+    text = chatml.render([chatml.Turn("user", chatml.first_user_text(seen, question))])
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
-def asks(tokenizer: Any, streams: int, *, each: int, seed: int = 0) -> list[list[Ask]]:
-    """For each of ``streams`` callers ``each`` requests; answers of 16 to 48 tokens."""
-    draw = random.Random(seed + streams)
+def asks(tokenizer: Any, count: int, seed: str) -> list[Ask]:
+    """``count`` requests, none of which shares a picture with any other of any seed."""
+    draw = random.Random(seed)
+    objects, answers = spread(OBJECTS, count, draw), spread(ANSWERS, count, draw)
     return [
-        [
-            Ask(
-                prompt(tokenizer, 1000 * streams + 10 * caller + number, draw.choice(QUESTIONS)),
-                draw.randint(16, 48),
-            )
-            for number in range(each)
-        ]
-        for caller in range(streams)
+        Ask(prompt(tokenizer, f"{seed}, question {number}", draw.choice(QUESTIONS), seen), answer)
+        for number, (seen, answer) in enumerate(zip(objects, answers, strict=True))
     ]
 
 
-def listen(answerer: Answerer, callers: Sequence[Sequence[Ask]]) -> dict[str, Any]:
-    """Let all callers ask, each one question after another from a random moment on, and say how it went.
+def spread(bounds: tuple[int, int], count: int, draw: random.Random) -> list[int]:
+    """``count`` whole numbers at even distances over ``bounds``, in random order; their mean hardly depends on it."""
+    least, most = bounds
+    values = [round(least + (most - least) * (number + 0.5) / count) for number in range(count)]
+    draw.shuffle(values)
+    return values
 
-    Wall time is from the first question to the last answer; ``cpu_s`` is this process's own in that time.
+
+def listen(answerer: Answerer, questions: Sequence[Ask], callers: int) -> dict[str, Any]:
+    """Let so many callers ask, each from a random moment on the next question nobody has asked, and say how it went.
+
+    Wall time is from the first question to the last answer; ``cpu_s`` is this process's own in that time. Raises what
+    ``answerer`` raised first.
     """
+    left = iter(questions)
     heard: list[Heard] = []
     failures: list[BaseException] = []
     lock = threading.Lock()
-    draw = random.Random(len(callers))
-    starts = [0.0] + [draw.uniform(0, START_WITHIN_S) for _ in callers[1:]]
+    draw = random.Random(callers)
+    starts = [0.0] + [draw.uniform(0, START_WITHIN_S) for _ in range(callers - 1)]
 
-    def ask_all(questions: Sequence[Ask], wait_s: float) -> None:
+    def ask_on(wait_s: float) -> None:
         time.sleep(wait_s)
         try:
-            for one in questions:
-                answer = answerer(one)
+            while not failures:
+                with lock:
+                    question = next(left, None)
+                if question is None:
+                    return
+                answer = answerer(question)
                 with lock:
                     heard.append(answer)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=ask_all, args=pair) for pair in zip(callers, starts, strict=True)]
+    threads = [threading.Thread(target=ask_on, args=(start,)) for start in starts]
     began, began_cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
@@ -128,7 +144,15 @@ def listen(answerer: Answerer, callers: Sequence[Sequence[Ask]]) -> dict[str, An
         "first_s": [one.at[0] for one in heard],
         "gaps_s": [after - before for one in heard for before, after in itertools.pairwise(one.at)],
         "tokens": sum(len(one.at) for one in heard),
+        "prompt_tokens": sum(len(one.prompt) for one in questions),
+        "resident_mb": resident_mb(),
     }
+
+
+def resident_mb() -> int:
+    """Of this process, now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 def together(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -141,12 +165,14 @@ def together(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "tokens_per_s": round(tokens / wall, 2),
         "tokens_per_cpu_s": round(tokens / cpu, 2),
         "requests": len(first),
+        "prompt_tokens": sum(one["prompt_tokens"] for one in rounds),
         "tokens": tokens,
         "wall_s": round(wall, 2),
         "ttft_ms_p50": milliseconds(first, 0.5),
         "ttft_ms_p99": milliseconds(first, 0.99),
         "inter_token_ms_p50": milliseconds(gaps, 0.5),
         "inter_token_ms_p99": milliseconds(gaps, 0.99),
+        "resident_mb": max(one["resident_mb"] for one in rounds),
     }
 
 
