@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from pathlib import Path
 
@@ -62,6 +63,10 @@ hostile = st.lists(tokens | st.text(max_size=8) | st.sampled_from(list("<>[]|/�
         ("<im\u200bage>", "‹im\u200bage›"),
         ("<im<image>age>", "‹im‹image›age›"),
         ("<\n<image>>", "<\n‹image›>"),
+        ("<<SYS>>[[INST]]", "‹‹SYS››((INST))"),
+        ("<a<>b> [a[1]b] <a <b>>", "<a<>b> [a[1]b] <a ‹b›>"),
+        ("[1[x]2] [x[1 [y]", "(1(x)2) [x[1 (y)"),
+        ("<a</b>c>", "‹a‹/b›c›"),
         ("<|im_st", "‹|im_st"),
         ("[UNUSED_TOK", "(UNUSED_TOK"),
         ("yes USER: no", "yes USER - no"),
@@ -85,6 +90,34 @@ def test_no_control_token_is_left_in_any_disguise(text: str) -> None:
         assert plain(token) not in left
     assert not re.search(r"<[^<>\s]+>", left)
     assert not re.search(r"(?<![^\W_])(user|assistant|system|human)\s*:", left)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" * 40_000 + "a" + ">" * 40_000,
+        "[" * 40_000 + "a" + "]" * 40_000,
+        "[" + "a" * 100_000,
+        "<a" * 50_000,
+        "user" + " " * 100_000,
+        "é:" * 50_000,
+    ],
+    ids=[
+        "nested tags",
+        "nested words",
+        "a word without end",
+        "tags without end",
+        "a role",
+        "no control token",
+    ],
+)
+def test_what_is_meant_to_take_long_does_not(text: str) -> None:
+    begun = time.process_time()
+    harmless = neutralise(text)
+    assert time.process_time() - begun < 5
+    assert "<a>" not in harmless
+    assert "[a]" not in harmless
+    assert len(harmless) >= len(text)
 
 
 @settings(max_examples=60, deadline=None)
