@@ -145,6 +145,10 @@ class DummyLanguageModels(generation_pb2_grpc.GenerationServiceServicer):
         """Nothing."""
         return generation_pb2.EmbedResponse()
 
+    async def CheckOptions(self, request: Any, context: Context) -> generation_pb2.CheckOptionsResponse:
+        """Whatever it is."""
+        return generation_pb2.CheckOptionsResponse()
+
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:

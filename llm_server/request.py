@@ -38,11 +38,7 @@ def parse_request(
     check_model(request.model, model)
     adapters = read_adapter_set(request.adapters if request.HasField("adapters") else None, model)
     sampling = read_sampling(request, model)
-    logprobs = request.logprobs if request.HasField("logprobs") else None
-    if logprobs is not None and sampling.beams > 1:
-        raise _invalid(
-            "logprobs", "not_with_beams", "a token of a beam search has no log-probability of its own"
-        )
+    logprobs = read_logprobs(request, sampling)
     if any(not stop for stop in request.stop):
         raise _invalid("stop", "string.min_len", "a stop string must not be empty")
     if request.HasField("image"):
@@ -64,6 +60,22 @@ def parse_request(
         profile=prompt.profile,
         trim=prompt.trim if constraint is None else str,
     )
+
+
+def check_options(options: generation_pb2.CheckOptionsRequest, model: ServedModel) -> None:
+    """Raises as :func:`parse_request` for a request with these options. Blocks for as long as the compiler takes."""
+    request = generation_pb2.GenerateRequest(
+        model=options.model,
+        adapters=options.adapters if options.HasField("adapters") else None,
+        sampling=options.sampling,
+        logprobs=options.logprobs if options.HasField("logprobs") else None,
+        constraint=options.constraint if options.HasField("constraint") else None,
+    )
+    check_model(request.model, model)
+    read_adapter_set(request.adapters if request.HasField("adapters") else None, model)
+    sampling = read_sampling(request, model)
+    read_logprobs(request, sampling)
+    read_constraint(request, model, sampling)
 
 
 def parse_embed(request: generation_pb2.EmbedRequest, model: ServedModel) -> tuple[list[int], AdapterScales]:
@@ -126,6 +138,17 @@ def read_sampling(request: generation_pb2.GenerateRequest, model: ServedModel) -
         )
     except InvalidSamplingError as error:
         raise _invalid(f"sampling.{error.field}", "range", str(error)) from error
+
+
+def read_logprobs(request: generation_pb2.GenerateRequest, sampling: SamplingParams) -> int | None:
+    """How many of the likeliest tokens to tell of; None if none is asked about. Raises InvalidFieldError."""
+    if not request.HasField("logprobs"):
+        return None
+    if sampling.beams > 1:
+        raise _invalid(
+            "logprobs", "not_with_beams", "a token of a beam search has no log-probability of its own"
+        )
+    return request.logprobs
 
 
 def read_constraint(

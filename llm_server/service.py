@@ -23,7 +23,7 @@ from llm_server.replies import (
     on_the_wire,
     token,
 )
-from llm_server.request import check_model, parse_embed, parse_request
+from llm_server.request import check_model, check_options, parse_embed, parse_request
 from llm_server.sequence import (
     AdapterScales,
     FailedEvent,
@@ -157,6 +157,13 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return generation_pb2.EmbedResponse(
             values=values.tolist(), text_tokens=len(tokens), model=model_ref(model)
         )
+
+    async def CheckOptions(
+        self, request: generation_pb2.CheckOptionsRequest, context: Context
+    ) -> generation_pb2.CheckOptionsResponse:
+        """Refuses what Generate would refuse of these options; takes no slot."""
+        await asyncio.to_thread(check_options, request, self._ready())
+        return generation_pb2.CheckOptionsResponse()
 
     async def ListModels(
         self, request: generation_pb2.ListModelsRequest, context: Context

@@ -128,6 +128,9 @@ class Storyteller(generation_pb2_grpc.GenerationServiceServicer):
     async def Embed(self, request: Any, context: Context) -> generation_pb2.EmbedResponse:
         return generation_pb2.EmbedResponse()
 
+    async def CheckOptions(self, request: Any, context: Context) -> generation_pb2.CheckOptionsResponse:
+        return generation_pb2.CheckOptionsResponse()
+
     async def ListModels(
         self, request: generation_pb2.ListModelsRequest, context: Context
     ) -> generation_pb2.ListModelsResponse:

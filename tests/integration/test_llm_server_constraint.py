@@ -124,3 +124,56 @@ async def test_what_cannot_be_followed_is_refused_by_the_name_of_its_field(
     assert info is not None
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert (info.reason, info.metadata["field"]) == ("INVALID_FIELD", field)
+
+
+def options(request: pb.GenerateRequest) -> pb.CheckOptionsRequest:
+    """Those of a request."""
+    return pb.CheckOptionsRequest(
+        model=request.model,
+        adapters=request.adapters if request.HasField("adapters") else None,
+        sampling=request.sampling,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        constraint=request.constraint if request.HasField("constraint") else None,
+    )
+
+
+def changed(request: pb.GenerateRequest, **fields: Any) -> pb.GenerateRequest:
+    request.MergeFrom(pb.GenerateRequest(**fields))
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (ask(json_schema='{"type": "frob"}'), "INVALID_FIELD"),
+        (ask(json_schema='{"type": '), "INVALID_FIELD"),
+        (ask(regex="("), "INVALID_FIELD"),
+        (ask(regex="ab", sampling={"beams": 2}), "INVALID_FIELD"),
+        (ask(sampling={"beams": 8}), "INVALID_FIELD"),
+        (changed(ask(sampling={"beams": 2}), logprobs=1), "INVALID_FIELD"),
+        (
+            changed(ask(), adapters=pb.AdapterSet(adapters=[pb.AdapterScale(name="nobody")])),
+            "ADAPTER_NOT_FOUND",
+        ),
+        (changed(ask(), model="moai-7b"), "MODEL_NOT_FOUND"),
+    ],
+    ids=["schema", "json", "regex", "form and beams", "beams", "logprobs", "adapter", "model"],
+)
+async def test_options_are_refused_beforehand_in_the_words_of_the_answer(
+    stub: Any, request_: pb.GenerateRequest, reason: str
+) -> None:
+    refusals = []
+    for call in (stub.CheckOptions(options(request_)), answer(stub, request_)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        info = error_info(status_from_rpc_error(refused.value))
+        assert info is not None
+        told = {key: value for key, value in info.metadata.items() if "request_id" not in key}
+        refusals.append((refused.value.code(), refused.value.details(), info.reason, told))
+    assert refusals[0] == refusals[1]
+    assert refusals[0][2] == reason
+
+
+async def test_options_that_can_be_followed_pass(stub: Any) -> None:
+    for request in (ask(), ask(json_schema=SCHEMA), ask(regex="yes|no"), ask(sampling={"beams": 4})):
+        assert await stub.CheckOptions(options(request)) == pb.CheckOptionsResponse()

@@ -459,3 +459,21 @@ class EmbedResponse(_message.Message):
     text_tokens: int
     model: _model_pb2.ModelRef
     def __init__(self, values: _Optional[_Iterable[float]] = ..., text_tokens: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelRef, _Mapping]] = ...) -> None: ...
+
+class CheckOptionsRequest(_message.Message):
+    __slots__ = ("model", "adapters", "sampling", "logprobs", "constraint")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    adapters: AdapterSet
+    sampling: SamplingParameters
+    logprobs: int
+    constraint: OutputConstraint
+    def __init__(self, model: _Optional[str] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., sampling: _Optional[_Union[SamplingParameters, _Mapping]] = ..., logprobs: _Optional[int] = ..., constraint: _Optional[_Union[OutputConstraint, _Mapping]] = ...) -> None: ...
+
+class CheckOptionsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

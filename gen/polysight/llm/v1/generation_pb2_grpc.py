@@ -55,6 +55,11 @@ class GenerationServiceStub:
                 request_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.CheckOptions = channel.unary_unary(
+                '/polysight.llm.v1.GenerationService/CheckOptions',
+                request_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.CheckOptionsRequest.SerializeToString,
+                response_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.CheckOptionsResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -89,6 +94,14 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckOptions(self, request, context):
+        """Refuses, as Generate would, options that no picture or conversation could make right: for callers who have dear
+        work to do before they can ask. A form that passes is compiled already when Generate asks for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +124,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedRequest.FromString,
                     response_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedResponse.SerializeToString,
+            ),
+            'CheckOptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckOptions,
+                    request_deserializer=polysight_dot_llm_dot_v1_dot_generation__pb2.CheckOptionsRequest.FromString,
+                    response_serializer=polysight_dot_llm_dot_v1_dot_generation__pb2.CheckOptionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +240,33 @@ class GenerationService:
             '/polysight.llm.v1.GenerationService/Embed',
             polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedRequest.SerializeToString,
             polysight_dot_llm_dot_v1_dot_generation__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckOptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polysight.llm.v1.GenerationService/CheckOptions',
+            polysight_dot_llm_dot_v1_dot_generation__pb2.CheckOptionsRequest.SerializeToString,
+            polysight_dot_llm_dot_v1_dot_generation__pb2.CheckOptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

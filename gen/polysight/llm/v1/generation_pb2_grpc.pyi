@@ -41,6 +41,10 @@ class GenerationServiceStub:
     """The adapters this server has loaded."""
     Embed: _grpc.UnaryUnaryMultiCallable[_generation_pb2.EmbedRequest, _generation_pb2.EmbedResponse]
     """A text as a vector: the mean of the model's final states. For stores that look up what was asked before."""
+    CheckOptions: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CheckOptionsRequest, _generation_pb2.CheckOptionsResponse]
+    """Refuses, as Generate would, options that no picture or conversation could make right: for callers who have dear
+    work to do before they can ask. A form that passes is compiled already when Generate asks for it.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -55,6 +59,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """The adapters this server has loaded."""
     Embed: _aio.UnaryUnaryMultiCallable[_generation_pb2.EmbedRequest, _generation_pb2.EmbedResponse]  # type: ignore[assignment]
     """A text as a vector: the mean of the model's final states. For stores that look up what was asked before."""
+    CheckOptions: _aio.UnaryUnaryMultiCallable[_generation_pb2.CheckOptionsRequest, _generation_pb2.CheckOptionsResponse]  # type: ignore[assignment]
+    """Refuses, as Generate would, options that no picture or conversation could make right: for callers who have dear
+    work to do before they can ask. A form that passes is compiled already when Generate asks for it.
+    """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """The language-and-vision model with two QLoRA adapters."""
@@ -90,5 +98,15 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.EmbedResponse, _abc.Awaitable[_generation_pb2.EmbedResponse]]:
         """A text as a vector: the mean of the model's final states. For stores that look up what was asked before."""
+
+    @_abc_1.abstractmethod
+    def CheckOptions(
+        self,
+        request: _generation_pb2.CheckOptionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.CheckOptionsResponse, _abc.Awaitable[_generation_pb2.CheckOptionsResponse]]:
+        """Refuses, as Generate would, options that no picture or conversation could make right: for callers who have dear
+        work to do before they can ask. A form that passes is compiled already when Generate asks for it.
+        """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
