@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Final
 
 import grpc
 
@@ -11,7 +13,14 @@ from gateway.llm import LLM_SERVER, LanguageModels, Lookup
 from gateway.perceive import Perceiver, Stopwatch, missing, refuse_bad_image
 from gateway.prompt import neutralise
 from gateway.telemetry import GatewayMetrics
-from gateway.translation import Seen, crayon_maps, seen_in, segment_grid, verbalize
+from gateway.translation import (
+    Seen,
+    auxiliary_sentences,
+    crayon_maps,
+    seen_in,
+    segment_grid,
+    verbalize,
+)
 from gateway.wording import Wording, wording
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
@@ -19,6 +28,9 @@ from polysight.vision.v1 import panoptic_pb2
 from serving.errors import InternalError, InvalidFieldError, PolysightError
 from serving.request_id import current_request_id
 from serving.timings import duration
+
+# A conversation of so many characters takes about 10 ms to be made harmless, at the worst.
+_LONG_CHARACTERS: Final = 10_000
 
 Events = AsyncGenerator[polysight_pb2.AnswerResponse, None]
 
@@ -54,14 +66,16 @@ class Answerer:
     async def answer(self, request: polysight_pb2.AnswerRequest, remaining_s: float | None) -> Events:
         """One report per expert, the verbalization, tokens, `done`; `remaining_s` is until the caller's deadline.
 
-        Raises Image*Error, InvalidFieldError and ModelNotFoundError before anyone is asked; what keeps the
-        language model from answering after the verbalization. Closing the generator ends all work for it.
+        Raises Image*Error, InvalidFieldError, ModelNotFoundError and what the language model server has against the
+        options before any expert is asked; what else keeps it from answering after the verbalization. Closing the
+        generator ends all work for it.
         """
         watch = Stopwatch()
-        turns = harmless(request.turns)
+        turns = await _harmless_beside(request.turns)
         image = self._perceiver.admit(request.image)
         options = request.options
         async with Lookup(self._models, request.model, self._lookup_s) as lookup:
+            await self._check(request, watch.left_of(remaining_s))
             grid = wording(options, lookup.known, self._default).crayon_grid
             segment_size = wanted_segments(lookup.known)
             segments: generation_pb2.SegmentGrid | None = None
@@ -84,7 +98,9 @@ class Answerer:
                     yield polysight_pb2.AnswerResponse(expert_report=report)
             refuse_bad_image(reports)
             perceived_s = watch()
-            model, trouble = await _model(lookup)
+            left_s = watch.left_of(remaining_s)
+            # The other half is for what is owed to the caller even if nobody says what the model wants.
+            model, trouble = await _model(lookup, None if left_s is None else left_s / 2)
         words = wording(options, model, self._default)
         seen = seen_in(reports)
         begun_s = watch()
@@ -128,6 +144,32 @@ class Answerer:
             )
         )
 
+    async def _check(self, request: polysight_pb2.AnswerRequest, left_s: float | None) -> None:
+        """Ask whether the options would be refused, if they are any that field rules cannot judge.
+
+        A server that does not answer costs no more than half of what is left of the caller's deadline.
+        """
+        if (asked := options_to_check(request)) is not None:
+            await self._models.check(
+                asked, self._lookup_s if left_s is None else min(self._lookup_s, left_s / 2)
+            )
+
+
+def options_to_check(request: polysight_pb2.AnswerRequest) -> generation_pb2.CheckOptionsRequest | None:
+    """What only the language model server can say yes or no to; None if there is nothing of the kind.
+
+    Most requests hold nothing of the kind, and wait for nobody.
+    """
+    if not request.HasField("constraint") and not request.adapters.adapters and request.sampling.beams <= 1:
+        return None
+    return generation_pb2.CheckOptionsRequest(
+        model=request.model,
+        adapters=request.adapters if request.HasField("adapters") else None,
+        sampling=request.sampling if request.HasField("sampling") else None,
+        logprobs=request.logprobs if request.HasField("logprobs") else None,
+        constraint=request.constraint if request.HasField("constraint") else None,
+    )
+
 
 def harmless(turns: Sequence[generation_pb2.Turn]) -> list[generation_pb2.Turn]:
     """The conversation with every control token in it broken; raises InvalidFieldError if no question ends it."""
@@ -150,14 +192,18 @@ def generation_request(
 ) -> generation_pb2.GenerateRequest:
     """What the language model server is asked; picture and crayon maps only for a model that looks at them.
 
-    `segments` is as the model wants it, None for one that does not or where nothing is known.
+    `segments` is as the model wants it, None for one that does not or where nothing is known. Words of the `moai` form
+    go to a model of that form sentence by sentence, as it reads them: a missing expert is an empty sentence.
     """
+    moai = generation_pb2.VERBALIZATION_FORM_MOAI
+    sentences = auxiliary_sentences(seen) if model.verbalization_form == words.form == moai else None
     return generation_pb2.GenerateRequest(
         model=request.model,
         adapters=request.adapters if request.HasField("adapters") else None,
         turns=turns,
         image=request.image if model.uses_image else None,
-        verbalized_text=verbalized_text,
+        verbalized_text=verbalized_text if sentences is None else "",
+        auxiliary_sentences=sentences,
         crayon=crayon_maps(seen, words.crayon_grid, words.form) if model.uses_crayon else None,
         sampling=request.sampling if request.HasField("sampling") else None,
         stop=request.stop,
@@ -185,11 +231,18 @@ def _withhold(panoptic: panoptic_pb2.SegmentResponse, size: tuple[int, int]) -> 
             del panoptic.grids[index]
 
 
+async def _harmless_beside(turns: Sequence[generation_pb2.Turn]) -> list[generation_pb2.Turn]:
+    """As `harmless`; beside the event loop if the conversation is so long that the others would notice."""
+    if sum(len(turn.text) for turn in turns) < _LONG_CHARACTERS:
+        return harmless(turns)
+    return await asyncio.to_thread(harmless, turns)
+
+
 async def _model(
-    lookup: Lookup,
+    lookup: Lookup, wait_s: float | None
 ) -> tuple[generation_pb2.ModelInfo, None] | tuple[None, Exception]:
     """What the model wants, or why nobody could say: the verbalization is still owed to the caller then."""
     try:
-        return await lookup.result(), None
+        return await lookup.result(wait_s), None
     except (PolysightError, grpc.RpcError) as error:
         return None, error

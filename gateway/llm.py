@@ -9,16 +9,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import grpc
 import grpc.aio
+import structlog
+from google.rpc import code_pb2
 
-from gateway.downstream import failure
+from gateway.downstream import failure, timed_out
 from polysight.llm.v1 import generation_pb2, generation_pb2_grpc
-from serving.errors import ModelNotFoundError, NotReadyError, PolysightError
+from serving.errors import (
+    ModelNotFoundError,
+    NotReadyError,
+    PolysightError,
+    error_info,
+    status_from_rpc_error,
+)
 
 LLM_SERVER = "llm_server"
+
+# Codes that speak of the request: another attempt would not end otherwise.
+_REFUSALS: Final = frozenset({code_pb2.INVALID_ARGUMENT, code_pb2.NOT_FOUND})
+
+log = structlog.get_logger(__name__)
 
 
 class LanguageModels(Protocol):
@@ -33,6 +46,10 @@ class LanguageModels(Protocol):
 
     async def find(self, name: str, timeout_s: float) -> generation_pb2.ModelInfo:
         """What model `name` wants. Raises ModelNotFoundError, or why nobody could say."""
+        ...
+
+    async def check(self, options: generation_pb2.CheckOptionsRequest, timeout_s: float) -> None:
+        """Raises why an answer with these options would be refused; nothing if nobody can say within `timeout_s`."""
         ...
 
     def generate(
@@ -68,12 +85,15 @@ class Lookup:
             if not self._asking.cancelled():
                 self._asking.exception()
 
-    async def result(self) -> generation_pb2.ModelInfo:
-        """Wait for the answer; raises as `LanguageModels.find`."""
+    async def result(self, wait_s: float | None = None) -> generation_pb2.ModelInfo:
+        """Wait for the answer, `wait_s` seconds at the most; raises as `LanguageModels.find`."""
         if self._asking is None:
             assert self.known is not None  # or it would have been asked for
             return self.known
-        return await self._asking
+        await asyncio.wait((self._asking,), timeout=wait_s)
+        if not self._asking.done():
+            raise timed_out(LLM_SERVER, wait_s or 0.0)
+        return self._asking.result()
 
     async def within(self, wait_s: float) -> generation_pb2.ModelInfo | None:
         """The answer, or None if there is none within `wait_s` seconds."""
@@ -128,6 +148,16 @@ class RemoteLanguageModels:
         if self._models:
             return self._pick(name)
         raise failure(self._failure or TimeoutError(), LLM_SERVER, timeout_s)
+
+    async def check(self, options: generation_pb2.CheckOptionsRequest, timeout_s: float) -> None:
+        """As in LanguageModels. A server that does not know the question yet has nothing against it."""
+        try:
+            await self._stub.CheckOptions(options, timeout=timeout_s)
+        except grpc.RpcError as error:
+            status = status_from_rpc_error(error)
+            if status.code in _REFUSALS and error_info(status) is not None:
+                raise
+            log.debug("options not checked", code=status.code, message=status.message)
 
     def begin(self) -> None:
         """Ask for the list of models without waiting for it, so that it is there when the first request comes."""

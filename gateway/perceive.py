@@ -42,7 +42,7 @@ _IMAGE_ERRORS: Mapping[str, Callable[[str], PolysightError]] = {
 }
 
 
-# How much longer than the experts a perception waits to hear which words the language model wants.
+# How much longer than the experts, at the most, a perception waits to hear which words the language model wants.
 _LOOKUP_WAIT_S: Final = 0.2
 
 
@@ -98,7 +98,10 @@ class Perceiver:
                         # At once: the others are still looking, so it costs the caller nothing.
                         crayon = crayon_maps(seen_in([written]), grid, assumed.form)
             refuse_bad_image(reports)
-            words = wording(request.options, await lookup.within(_LOOKUP_WAIT_S), self._default)
+            left_s = watch.left_of(remaining_s)
+            # What was kept of the caller's deadline is for the reply.
+            wait_s = _LOOKUP_WAIT_S if left_s is None else min(_LOOKUP_WAIT_S, left_s / 2)
+            words = wording(request.options, await lookup.within(wait_s), self._default)
         reports.sort(key=lambda written: written.expert)
         if words.form != assumed.form:
             # The model's wish came after the panoptic result: its sentence may number otherwise.

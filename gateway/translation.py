@@ -79,6 +79,9 @@ Origins = Mapping[str, Origin]
 MAX_SEGMENT = 133
 """The largest segment id that a model which looks at segments has a colour for (`SegmentGrid.segment_ids`)."""
 
+MAX_SENTENCE_BYTES = 65536
+"""The longest single sentence that the contract allows (`AuxiliarySentences`)."""
+
 RELATION_OBJECT = "relation_object"
 """Objects that are only known from the scene graph's relations; their indices are those of the relations."""
 
@@ -114,6 +117,19 @@ def verbalize(
             box.x_min, box.y_min, box.x_max, box.y_max = phrase.box
             box.SetInParent()
     return said
+
+
+def auxiliary_sentences(seen: Seen) -> generation_pb2.AuxiliarySentences | None:
+    """The four sentences of the `moai` form one by one: what `verbalize` joins, an empty one for a missing expert.
+
+    None if one of them is longer than the contract lets a single sentence be; joined, they may still be said.
+    """
+    regions, detections, relations, text = (one.text for one in _moai_sentences(seen)[0])
+    if any(len(one.encode()) > MAX_SENTENCE_BYTES for one in (regions, detections, relations, text)):
+        return None
+    return generation_pb2.AuxiliarySentences(
+        regions=regions, detections=detections, relations=relations, text=text
+    )
 
 
 def crayon_maps(
@@ -204,6 +220,15 @@ def _collavo(seen: Seen, grid_size: tuple[int, int]) -> tuple[Verbalization, Ori
 
 
 def _moai(seen: Seen, _: tuple[int, int]) -> tuple[Verbalization, Origins]:
+    sentences, origins = _moai_sentences(seen)
+    return join_moai(*sentences), origins
+
+
+MoaiSentences = tuple[Verbalization, Verbalization, Verbalization, Verbalization]
+"""Of regions, detections, relations and text; empty where there is nothing to say."""
+
+
+def _moai_sentences(seen: Seen) -> tuple[MoaiSentences, Origins]:
     named = _named(seen.panoptic) if seen.panoptic is not None else []
     regions = [Region(_name(segment.label), _box(segment.box)) for _, segment in named]
     found = seen.detection.detections if seen.detection is not None else ()
@@ -221,13 +246,13 @@ def _moai(seen: Seen, _: tuple[int, int]) -> tuple[Verbalization, Origins]:
         index_of = {id(relation): index for index, relation in relations}
         told = [index_of[id(relation)] for relation in strongest]
     lines = _lines(seen)
-    text = join_moai(
+    sentences = (
         verbalize_regions(regions),
         verbalize_detections(detections),
         verbalize_relations(nodes, strongest),
         verbalize_text([line for _, line in lines]),
     )
-    return text, {
+    return sentences, {
         "panoptic": _each(polysight_pb2.EXPERT_PANOPTIC, [index for index, _ in named]),
         "detection": _each(polysight_pb2.EXPERT_DETECTION, range(len(detections))),
         "scene_graph": _each(polysight_pb2.EXPERT_SCENE_GRAPH, told),

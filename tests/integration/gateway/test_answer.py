@@ -15,7 +15,7 @@ from bench.dummy_mesh import DummyMesh
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
 from polysight.vision.v1 import ocr_pb2
-from serving.errors import PromptTooLongError, error_info, status_from_rpc_error
+from serving.errors import ExpertUnavailableError, PromptTooLongError, error_info, status_from_rpc_error
 
 USER, ASSISTANT = generation_pb2.ROLE_USER, generation_pb2.ROLE_ASSISTANT
 FORMS = (
@@ -55,6 +55,10 @@ def reason(error: grpc.RpcError) -> str:
 
 async def stall(request: Any, context: Any) -> Any:
     await asyncio.sleep(30)
+
+
+async def fail(request: Any, context: Any) -> Any:
+    raise ExpertUnavailableError("gone", metadata={"expert": "scene_graph"})
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -157,6 +161,51 @@ async def test_a_model_that_looks_gets_the_picture_and_its_own_crayon_size(jpeg:
         first, second = mesh.llm.requests
     assert (first.image.data, second.image.data) == (jpeg(1), jpeg(3))
     assert (second.crayon.height, second.crayon.width, len(second.crayon.class_indices)) == (14, 28, 392)
+
+
+MOAI = model_info(
+    "moai",
+    verbalization_form=generation_pb2.VERBALIZATION_FORM_MOAI,
+    uses_image=True,
+    uses_segments=True,
+    segment_height=20,
+    segment_width=20,
+)
+
+
+async def test_a_model_of_the_moai_form_gets_one_sentence_an_expert(jpeg: Jpeg) -> None:
+    async with DummyMesh() as mesh:
+        mesh.llm.models = (MOAI,)
+        await collect(mesh, ask(jpeg(1)))
+        mesh.experts["ocr"].act = stall
+        mesh.experts["scene_graph"].act = fail
+        await collect(mesh, ask(jpeg(1), budget_ms=300))
+        whole, partial = mesh.llm.requests
+        said = whole.auxiliary_sentences
+        assert whole.verbalized_text == partial.verbalized_text == ""
+        assert said.regions.startswith("The image includes bounding box coordinates and their objects: [")
+        assert said.detections.startswith("The image includes bounding box coordinates and their objects: [")
+        assert said.relations.startswith("The image includes relationships between objects: ")
+        assert said.text.startswith("The image includes text descriptions: ")
+        assert fingerprint(jpeg(1)) in said.text
+        assert partial.auxiliary_sentences == generation_pb2.AuxiliarySentences(
+            regions=said.regions, detections=said.detections
+        )
+        # The caller reads the same in one piece, an empty sentence keeping its space.
+        events = await collect(mesh, ask(jpeg(1), budget_ms=300))
+        (text,) = [event.verbalization.text for event in events if event.HasField("verbalization")]
+        assert text == f"{said.regions} {said.detections}  "
+
+
+async def test_a_model_of_the_moai_form_is_told_when_nobody_saw_anything(jpeg: Jpeg) -> None:
+    async with DummyMesh(absent={"panoptic", "detection", "scene_graph", "ocr"}) as mesh:
+        mesh.llm.models = (MOAI,)
+        events = await collect(mesh, ask(jpeg(1)))
+        (asked,) = mesh.llm.requests
+    assert asked.HasField("auxiliary_sentences")
+    assert asked.auxiliary_sentences == generation_pb2.AuxiliarySentences()
+    assert not asked.HasField("segments")
+    assert events[-1].HasField("done")
 
 
 async def test_many_turns(jpeg: Jpeg) -> None:

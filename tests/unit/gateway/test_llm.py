@@ -150,6 +150,8 @@ async def test_a_lookup_runs_beside_other_work_and_ends_with_it() -> None:
         async with Lookup(models, "", 5.0) as lookup:
             assert lookup.known is None
             assert await lookup.within(0.02) is None
+            with pytest.raises(ExpertTimedOutError):
+                await lookup.result(0.02)
             dummy.gate.set()
             assert (await lookup.result()).model.name == "dummy"
             assert await lookup.within(0.0) is not None

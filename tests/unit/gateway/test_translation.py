@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.translation import MAX_SEGMENT, Seen, crayon_maps, segment_grid, verbalize
+from gateway.translation import (
+    MAX_SEGMENT,
+    Seen,
+    auxiliary_sentences,
+    crayon_maps,
+    segment_grid,
+    verbalize,
+)
 from polysight.common.v1 import geometry_pb2
 from polysight.gateway.v1 import polysight_pb2
 from polysight.llm.v1 import generation_pb2
@@ -279,6 +286,32 @@ def test_moai_says_all_four_with_its_own_thresholds() -> None:
         (SCENE_GRAPH, [1]),
         (OCR, [0]),
     ]
+    assert auxiliary_sentences(seen) == generation_pb2.AuxiliarySentences(
+        regions=(
+            f"{lead} [0.00, 0.00, 1.00, 1.00] sky, and [0.00, 0.00, 0.25, 1.00] person, and "
+            "[0.75, 0.00, 1.00, 0.50] person, and [0.00, 0.00, 1.00, 1.00] bus."
+        ),
+        detections=f"{lead} [-0.00, 0.00, 1.20, 1.00] bus.",
+        relations="The image includes relationships between objects: person (#2) is on bus.",
+        text="The image includes text descriptions: STOP.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("expert", "source"),
+    [("panoptic", "regions"), ("detection", "detections"), ("scene_graph", "relations"), ("ocr", "text")],
+)
+def test_a_missing_expert_leaves_its_own_sentence_out_and_no_other(expert: str, source: str) -> None:
+    found = detection_pb2.DetectResponse()
+    found.detections.add(box=box(BUS), score=0.9, label="bus")
+    relations = graph([("person", MAN), ("bus", BUS)], (0, "on", 1))
+    all_of_them = {"panoptic": PEOPLE, "detection": found, "scene_graph": relations, "ocr": lines("STOP")}
+    whole = auxiliary_sentences(Seen(**all_of_them))
+    assert whole is not None
+    assert all(getattr(whole, each.name) for each in whole.DESCRIPTOR.fields)
+    partial = auxiliary_sentences(Seen(**{**all_of_them, expert: None}))
+    whole.ClearField(source)
+    assert partial == whole
 
 
 def test_moai_tells_the_strongest_relations_and_leads_back_to_them() -> None:
