@@ -52,6 +52,15 @@ def dual(
             exists=True, dir_okay=False, help="LLaVA-Instruct or ShareGPT4V JSON about pictures of --coco."
         ),
     ] = None,
+    begin_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            exists=True,
+            file_okay=False,
+            help="Adapters to go on from, as `train scenes` leaves them.",
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(min=0.1, help="As many steps as fit into so many minutes, measured on the first ones."),
@@ -87,11 +96,13 @@ def dual(
     chosen = base or ("tiny" if smoke else "embedded")
     from llm_server.training.coco_pictures import CocoError
     from llm_server.training.conversations import ConversationsError
+    from llm_server.training.crayon_words import names_by_id
     from llm_server.training.dual_run import train_dual
     from llm_server.training.dual_settings import TrainingRefused
 
     try:
-        settings = _varied(_settings(chosen, device, precision, seed, smoke=smoke), adapters, crayon)
+        began = _settings(chosen, device, precision, seed, smoke=smoke, continued=begin_from is not None)
+        settings = _varied(began, adapters, crayon)
         loaded = _base(settings, chosen)
         skipped: Counter[str] = Counter()
         sources = _sources(settings, coco, segments, conversations, skipped)
@@ -115,6 +126,8 @@ def dual(
                 pad_id=loaded.pad_id,
                 out=Path(scratch) / "run" if out is None else out,
                 resume=resume,
+                begin_from=begin_from,
+                class_names=names_by_id(scene_labels()),
                 budget_s=None if minutes is None else 60 * minutes,
                 planned=planned,
                 step_done=step_done,
@@ -151,14 +164,17 @@ def object_words(objects: Sequence[NumberedObject]) -> str:
     return verbalize_collavo([CrayonObject(one.name, one.box) for one in objects]).text
 
 
-def _settings(chosen: str, device: str, precision: str | None, seed: int, *, smoke: bool) -> DualSettings:
+def _settings(
+    chosen: str, device: str, precision: str | None, seed: int, *, smoke: bool, continued: bool
+) -> DualSettings:
     from llm_server.training import dual_settings as presets
 
     if device not in ("cpu", "cuda"):
         raise typer.BadParameter(f"{device} is not cpu or cuda", param_hint="--device")
     if precision not in (None, "nf4", "nf4-dequantised", "bf16", "fp32"):
         raise typer.BadParameter(f"{precision} is not a precision", param_hint="--precision")
-    settings = presets.TINY if chosen == "tiny" else presets.SEVEN_B if device == "cuda" else presets.EMBEDDED
+    embedded = presets.CONTINUED if continued else presets.EMBEDDED
+    settings = presets.TINY if chosen == "tiny" else presets.SEVEN_B if device == "cuda" else embedded
     if chosen not in ("tiny", "embedded"):
         if not Path(chosen).is_dir():
             raise typer.BadParameter(f"{chosen} is not tiny, embedded or a folder", param_hint="--base")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from llm_server.models.crayon_files import FOLDER as CRAYON_FOLDER
 from llm_server.models.crayon_files import save_crayon
+from llm_server.training.crayon_words import begin_at_words
 from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
 from llm_server.training.dual_schedule import as_begun, seconds_a_step, within_budget
 from llm_server.training.dual_settings import DualSettings, check
@@ -28,8 +29,8 @@ from llm_server.training.lean_layers import lean, unlean
 from llm_server.training.loss_curve import LossCurve, data_sha256, plot
 from llm_server.training.packing import Tokenizer
 from llm_server.training.question import TASKS
-from llm_server.training.recipe import adapted
-from llm_server.training.run_folder import SETTINGS, claim, versions, write_card
+from llm_server.training.recipe import adapted, load_adapters
+from llm_server.training.run_folder import SETTINGS, adapters_digest, claim, versions, write_card
 from llm_server.training.step_plan import MicroBatches
 from llm_server.training.trainer import save_adapters
 
@@ -57,6 +58,8 @@ def train_dual(
     pad_id: int,
     out: Path,
     resume: bool = False,
+    begin_from: Path | None = None,
+    class_names: Sequence[str] = (),
     budget_s: float | None = None,
     planned: Callable[[DualSettings], None] = lambda settings: None,
     step_done: StepDone = lambda number, kind, step, steps, loss: None,
@@ -72,6 +75,8 @@ def train_dual(
         pad_id: token that fills up sequences.
         out: folder to write.
         resume: go on with the run in ``out``, if it holds one.
+        begin_from: folder with adapters ``object`` and ``vl`` to go on from, instead of fresh ones.
+        class_names: what a class is called, by label id: the crayon prompt begins at these words. None: at random.
         budget_s: seconds that the run may take; its steps are as many as fit, measured on the first ones.
         planned: told of the settings as they are run.
         step_done: for a progress bar.
@@ -79,16 +84,21 @@ def train_dual(
 
     Raises:
         TrainingRefused: see :func:`check`; or ``out`` holds a run and ``resume`` is not set, or one of other settings;
-            or the budget is too small.
+            or the budget is too small; or ``begin_from`` holds no adapters of this rank and alpha.
     """
     check(settings, cuda=torch.cuda.is_available())
+    if begin_from is not None:
+        settings = replace(settings, begun_from=adapters_digest(begin_from, settings.adapters))
     if budget_s is not None and (out / SETTINGS).is_file():
         settings, budget_s = as_begun(settings, out), None
     if budget_s is None:
         claim(out, settings, resume)
     began, computed = time.monotonic(), time.process_time()
     torch.manual_seed(settings.seed)
-    dual = _dual(model, settings)
+    dual = _dual(model, settings, begin_from)
+    if class_names and settings.crayon_queries != "off":
+        embedding = model.get_input_embeddings().weight
+        begin_at_words(dual.crayon, embedding, tokenizer, class_names, seed=settings.seed)
     try:
         if budget_s is not None:
             step_s = seconds_a_step(dual, settings, tokenizer, sources.train, pad_id=pad_id)
@@ -231,8 +241,11 @@ class _Shown:
             plot(_named(self._settings, self.curves), self._path)
 
 
-def _dual(model: Any, settings: DualSettings) -> DualModel:
-    peft_model = adapted(model, rank=settings.adapters.rank, alpha=settings.adapters.alpha)
+def _dual(model: Any, settings: DualSettings, begin_from: Path | None) -> DualModel:
+    if begin_from is None:
+        peft_model = adapted(model, rank=settings.adapters.rank, alpha=settings.adapters.alpha)
+    else:
+        peft_model = load_adapters(model, begin_from, trainable=True)
     for config in peft_model.peft_config.values():
         config.base_model_name_or_path = settings.base.name
     if settings.base.device == "cpu":

@@ -116,6 +116,7 @@ class DualSettings:
         noise: what experts get wrong, in ``noisy_share`` of the scenes.
         save_steps: steps from one checkpoint to the next.
         heldout: examples of each column of the held-out losses.
+        begun_from: SHA-256 of the adapters that the run goes on from; None: fresh ones.
     """
 
     base: BaseSettings
@@ -132,6 +133,7 @@ class DualSettings:
     noisy_share: float = 0.5
     save_steps: int = 50
     heldout: int = 40
+    begun_from: str | None = None
 
     @property
     def steps(self) -> int:
@@ -150,6 +152,17 @@ EMBEDDED: Final = DualSettings(
         StageSettings("cpt", 360, 1e-3, 1e-4, 20),
         StageSettings("cit", 1840, 8e-4, 1e-5, 30),
     ),
+)
+
+#: The same from adapters that answer from sentences already (the scenes recipe's): the map is left to be learnt,
+#: so it is what more of the examples show alone, and the adapters move in smaller steps.
+CONTINUED: Final = replace(
+    EMBEDDED,
+    stages=(
+        StageSettings("cpt", 300, 1e-3, 1e-4, 20),
+        StageSettings("cit", 700, 4e-4, 1e-5, 20),
+    ),
+    views=Views(both=0.4, map_only=0.4, text_only=0.2),
 )
 
 #: A 7 B model on one GPU, with the paper's rank, rates and batch. Written for CUDA; it has not been run.

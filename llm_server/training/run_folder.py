@@ -1,7 +1,11 @@
-"""The folder of a run: it belongs to one run with one set of settings, which can be taken up where it was cut."""
+"""The folder of a run: it belongs to one run with one set of settings, which can be taken up where it was cut.
+
+A run may also begin with the adapters that another run has left in its folder.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from dataclasses import asdict
@@ -9,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_server.training.dual_settings import TrainingRefused
+from llm_server.training.dual_settings import AdapterSettings, TrainingRefused
+from llm_server.training.question import TASKS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -34,6 +39,25 @@ def claim(out: Path, settings: DataclassInstance, resume: bool) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def adapters_digest(folder: Path, expected: AdapterSettings) -> str:
+    """SHA-256 over both adapters' tensors in ``folder``.
+
+    Raises:
+        TrainingRefused: an adapter is not there, or is of another rank or alpha.
+    """
+    digest = hashlib.sha256()
+    for task in TASKS:
+        try:
+            config = json.loads((folder / task / "adapter_config.json").read_text(encoding="utf-8"))
+            digest.update((folder / task / "adapter_model.safetensors").read_bytes())
+        except (OSError, ValueError) as error:
+            raise TrainingRefused(f"{folder / task} holds no adapter to go on from: {error}") from error
+        own = AdapterSettings(rank=config.get("r"), alpha=config.get("lora_alpha"))
+        if own != expected:
+            raise TrainingRefused(f"{folder / task} is {own}, and the run's adapters are {expected}")
+    return digest.hexdigest()
 
 
 def write_card(out: Path, card: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from llm_server.evaluation.crayon_reading import CrayonReader
 from llm_server.evaluation.scene_sight import MapSight
 from llm_server.models.crayon_files import FOLDER, load_crayon
 from llm_server.training.bases import Base
+from llm_server.training.crayon_words import names_by_id
 from llm_server.training.dual_run import Sources, train_dual
 from llm_server.training.examples import SceneExamples
 from llm_server.training.fused_lora import fuse
@@ -87,6 +88,7 @@ def run_variant(
         pad_id=base.pad_id,
         out=run,
         resume=True,
+        class_names=names_by_id(rig.labels),
         step_done=lambda number, kind, step, steps, loss: step_done(before[number] + step, loss),
     )
     card = {

@@ -24,6 +24,7 @@ from llm_server.training.dual_schedule import as_begun, within_budget
 from llm_server.training.dual_settings import (
     EMBEDDED,
     TINY,
+    AdapterSettings,
     BatchSettings,
     CrayonSettings,
     DualSettings,
@@ -282,6 +283,26 @@ def test_a_budget_makes_the_schedule_which_a_resumed_run_keeps(tmp_path: Path) -
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(TrainingRefused, match="not of a run"):
         as_begun(QUICK, tmp_path)
+
+
+def test_a_run_goes_on_from_the_adapters_of_another(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, card = whole
+    settings = replace(QUICK, stages=(StageSettings("cpt", 3, 1e-2, 1e-3, 1),))
+    own = run(tmp_path / "own", settings, begin_from=out)
+    assert len(own["settings"]["begun_from"]) == 64
+    assert card["settings"]["begun_from"] is None
+    # Crayon prompt tuning leaves adapters as they are.
+    for task in ("object", "vl"):
+        name = f"{task}/adapter_model.safetensors"
+        assert (tmp_path / "own" / name).read_bytes() == (out / name).read_bytes()
+    with pytest.raises(TrainingRefused, match="other settings"):
+        run(tmp_path / "own", settings, resume=True)
+    with pytest.raises(TrainingRefused, match="rank=8, alpha=16"):
+        run(tmp_path / "rank", replace(settings, adapters=AdapterSettings(4, 8)), begin_from=out)
+    with pytest.raises(TrainingRefused, match="no adapter"):
+        run(tmp_path / "none", settings, begin_from=tmp_path)
 
 
 def cut(number: int, kind: str, step: int, steps: int, loss: float) -> None:
