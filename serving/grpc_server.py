@@ -22,6 +22,7 @@ from opentelemetry.trace import TracerProvider
 from serving.health import Health
 from serving.interceptors import server_interceptors
 from serving.interceptors.admit import AdmitInterceptor
+from serving.interceptors.device import DeviceInterceptor
 from serving.settings import ServerSettings
 from serving.telemetry.metrics import Metrics
 
@@ -43,7 +44,11 @@ class AddressInUseError(Exception):
 
 
 class Server:
-    """A listening server. `async with Server(...) as server: await server.ready()`; leaving drains it."""
+    """A listening server. `async with Server(...) as server: await server.ready()`; leaving drains it.
+
+    `device_lost` is set when a call has met a device that is lost to this process. From then on health says
+    NOT_SERVING and calls are refused; whoever runs the server should end the process.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,8 @@ class Server:
         self._provider = provider
         self._health = Health(servicer.full_name for servicer in servicers)
         self._admit = AdmitInterceptor(settings.max_concurrent_calls)
+        self._device = DeviceInterceptor(self._lose_device)
+        self.device_lost = asyncio.Event()
         self._server: grpc.aio.Server | None = None
         self._port = 0
 
@@ -70,7 +77,9 @@ class Server:
     async def start(self) -> None:
         """Listen, warm or not. Raises AddressInUseError."""
         server = grpc.aio.server(
-            interceptors=server_interceptors(self._metrics, admit=self._admit, provider=self._provider),
+            interceptors=server_interceptors(
+                self._metrics, admit=self._admit, device=self._device, provider=self._provider
+            ),
             options=server_options(self._settings),
         )
         for servicer in self._servicers:
@@ -102,6 +111,10 @@ class Server:
     async def not_ready(self) -> None:
         """Say NOT_SERVING and end the watches, but keep serving who calls all the same."""
         await self._health.close()
+
+    async def _lose_device(self) -> None:
+        await self.not_ready()
+        self.device_lost.set()
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, let those in progress finish for `grace_s` seconds, cancel the rest.

@@ -2,8 +2,9 @@
 
     run(serve(service="ocr", settings=settings, servicers=[...], metrics=metrics, warm_up=..., close=...))
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 if the port is taken, the warm-up fails or closing does. Settings
-that do not hold end the process with 2 before any of this (`serving.settings.load_settings`).
+Exit codes: 0 after SIGTERM or SIGINT, 1 if the port is taken, the warm-up fails or closing does, 3 if the
+device was lost: only a new process can use it again, so whatever supervises this one should start it anew.
+Settings that do not hold end the process with 2 before any of this (`serving.settings.load_settings`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["Servicer", "run", "serve"]
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # Native threads (a stuck device, a download) can keep the interpreter from ending long after all is closed.
 _EXIT_TIMEOUT_S: Final = 10.0
+DEVICE_LOST_CODE: Final = 3
 # The tracing exporter may wait for a collector that is gone.
 _FLUSH_TIMEOUT_S: Final = 5.0
 
@@ -45,12 +47,12 @@ async def serve(
     warm_up: Callable[[], Awaitable[None]],
     close: Callable[[], Awaitable[None]],
 ) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code.
+    """Serve until SIGTERM or SIGINT, or until the device is lost, and return the exit code.
 
     `warm_up` loads and runs the models once; until it is done every call is refused as NOT_READY and health
     says NOT_SERVING. On the first signal: NOT_SERVING, `drain_pause_s` in which calls are still taken,
     `drain_grace_s` for those in progress to finish, then `close`. A second signal cancels what is left of the
-    waiting.
+    waiting. A lost device ends the process the same way, but for calls, which are refused from then on.
     """
     configure_logs(service, settings.log_level)
     provider = configure_traces(service, settings.otlp_endpoint)
@@ -63,7 +65,9 @@ async def serve(
             if await _warmed_up(warm_up, signals, settings.close_timeout_s):
                 await server.ready()
                 log.info("serving", address=server.address)
-                await signals.first.wait()
+                if await _lost_before(signals, server):
+                    code = DEVICE_LOST_CODE
+                    _leave_within(_time_to_end(settings), code)
             await _drain(server, settings, signals)
         except AddressInUseError as error:
             log.error(str(error))
@@ -76,7 +80,7 @@ async def serve(
             await asyncio.wait_for(close(), settings.close_timeout_s)
         except Exception:
             log.exception("closing failed")
-            code = 1
+            code = code or 1
         await _flush(provider, settings.otlp_endpoint)
     log.info("stopped", exit_code=code)
     return code
@@ -94,10 +98,26 @@ def run(main: Coroutine[Any, Any, int]) -> NoReturn:
     """Run `main` and leave the process with the exit code it returns."""
     with asyncio.Runner() as runner:
         code = runner.run(main)
-        watchdog = threading.Timer(_EXIT_TIMEOUT_S, os._exit, (code,))
-        watchdog.daemon = True
-        watchdog.start()
+        _leave_within(_EXIT_TIMEOUT_S, code)
+    if code == DEVICE_LOST_CODE:
+        # What the device's libraries would still do at the end may hang or abort.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def _leave_within(seconds: float, code: int) -> None:
+    """End the process after so long, whatever its threads do."""
+    watchdog = threading.Timer(seconds, os._exit, (code,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _time_to_end(settings: ServerSettings) -> float:
+    """Seconds from NOT_SERVING to the end of the process, if nothing hangs."""
+    waits = settings.drain_pause_s + settings.drain_grace_s + settings.close_timeout_s
+    return waits + _FLUSH_TIMEOUT_S + _EXIT_TIMEOUT_S
 
 
 class _Signals:
@@ -136,6 +156,17 @@ async def _warmed_up(warm_up: Callable[[], Awaitable[None]], signals: _Signals, 
     warming.cancel()
     await asyncio.wait({warming}, timeout=patience_s)
     return False
+
+
+async def _lost_before(signals: _Signals, server: Server) -> bool:
+    """Wait for a signal or for the device to be lost; whether it was the device."""
+    ends = [asyncio.ensure_future(event.wait()) for event in (signals.first, server.device_lost)]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+    return server.device_lost.is_set()
 
 
 async def _drain(server: Server, settings: ServerSettings, signals: _Signals) -> None:

@@ -9,12 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from serving.engine.fake import FakeEngine
-from serving.engine.protocol import Engine, EngineError, Tensor, TensorSpec
+from serving.engine.protocol import DeviceLostError, Engine, EngineError, Tensor, TensorSpec
 
 if TYPE_CHECKING:
     from serving.engine.onnxruntime import OnnxRuntimeEngine
 
-__all__ = ["Engine", "EngineError", "FakeEngine", "OnnxRuntimeEngine", "Tensor", "TensorSpec"]
+__all__ = [
+    "DeviceLostError",
+    "Engine",
+    "EngineError",
+    "FakeEngine",
+    "OnnxRuntimeEngine",
+    "Tensor",
+    "TensorSpec",
+]
 
 
 def __getattr__(name: str) -> Any:

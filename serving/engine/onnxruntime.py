@@ -7,12 +7,13 @@ more than a warning, so what the session really uses is compared with what was a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
 
-from serving.engine.protocol import EngineError, Tensor, TensorSpec, check_inputs
+from serving.engine.loss import device_lost
+from serving.engine.protocol import DeviceLostError, EngineError, Tensor, TensorSpec, check_inputs
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -36,7 +37,9 @@ class OnnxRuntimeEngine:
     """One session over one ONNX file.
 
     `threads` is the number of intra-op threads (0: one per core). `providers` are tried in the given order
-    and all must start. Raises EngineError when the file cannot be loaded or a provider did not start.
+    and all must start. `available` says which providers this build has, `open_session` makes the session.
+
+    Raises EngineError when the file cannot be loaded or a provider did not start.
     """
 
     def __init__(
@@ -46,16 +49,18 @@ class OnnxRuntimeEngine:
         threads: int = 0,
         max_batch: int = 8,
         providers: Sequence[str] = (CPU_PROVIDER,),
+        available: Callable[[], Sequence[str]] = ort.get_available_providers,
+        open_session: Callable[..., ort.InferenceSession] = ort.InferenceSession,
     ) -> None:
         if max_batch < 1:
             raise EngineError(f"max_batch must be at least 1, not {max_batch}")
         asked = tuple(providers)
         # Asking for an absent provider costs a whole session start before the silent fallback can be seen.
-        present = ort.get_available_providers()
+        present = available()
         if absent := [provider for provider in asked if provider not in present]:
             raise EngineError(f"{model.name}: this onnxruntime has no {', '.join(absent)}; it has {present}")
         try:
-            session = ort.InferenceSession(str(model), sess_options=_options(threads), providers=list(asked))
+            session = open_session(str(model), sess_options=_options(threads), providers=list(asked))
         except Exception as error:  # onnxruntime's exception classes share no base but Exception
             raise EngineError(f"{model.name}: cannot be loaded: {error}") from error
         _check_providers(model.name, asked, tuple(session.get_providers()))
@@ -65,6 +70,8 @@ class OnnxRuntimeEngine:
         self._outputs = tuple(_spec(node) for node in session.get_outputs())
         self._output_names = [spec.name for spec in self._outputs]
         self._max_batch = max_batch
+        self._on_cpu = asked == (CPU_PROVIDER,)
+        self._lost = ""
 
     @property
     def name(self) -> str:
@@ -85,10 +92,15 @@ class OnnxRuntimeEngine:
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self._session is None:
             raise EngineError(f"{self._name}: run after close")
+        if self._lost:
+            raise DeviceLostError(f"{self._name}: failed before and takes no more: {self._lost}")
         check_inputs(self._name, self._inputs, inputs, self._max_batch)
         try:
             outputs = self._session.run(self._output_names, dict(inputs))
         except Exception as error:  # as above
+            if not self._on_cpu and device_lost(error):
+                self._lost = str(error)
+                raise DeviceLostError(f"{self._name}: {error}") from error
             raise EngineError(f"{self._name}: the graph failed: {error}") from error
         return dict(zip(self._output_names, outputs, strict=True))
 

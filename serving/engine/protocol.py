@@ -25,6 +25,12 @@ class EngineError(Exception):
     """
 
 
+class DeviceLostError(EngineError):
+    """The device is lost to this process: whatever is asked of the engine from now on fails too, and only another
+    process can mend it. On the wire UNAVAILABLE; the process says NOT_SERVING and ends (`serving.server`).
+    """
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One named tensor of a graph.
@@ -75,7 +81,8 @@ class Engine(Protocol):
         """Run one batch.
 
         Returns every output by name. Raises EngineError when the inputs do not match the specification,
-        when the batch is above `max_batch`, when the engine is closed, or when the graph itself fails.
+        when the batch is above `max_batch`, when the engine is closed, or when the graph itself fails;
+        DeviceLostError when the device is gone, and ever after.
         """
         ...
 

@@ -9,6 +9,7 @@ from serving.field_rules import FieldRules
 from serving.interceptors.admit import AdmitInterceptor
 from serving.interceptors.around import Chain
 from serving.interceptors.client import client_interceptors
+from serving.interceptors.device import DeviceInterceptor
 from serving.interceptors.errors import ErrorsInterceptor
 from serving.interceptors.identify import IdentifyInterceptor
 from serving.interceptors.observe import ObserveInterceptor
@@ -20,13 +21,17 @@ __all__ = ["client_interceptors", "server_interceptors"]
 
 
 def server_interceptors(
-    metrics: Metrics, *, admit: AdmitInterceptor | None = None, provider: TracerProvider | None = None
+    metrics: Metrics,
+    *,
+    admit: AdmitInterceptor | None = None,
+    device: DeviceInterceptor | None = None,
+    provider: TracerProvider | None = None,
 ) -> list[grpc.aio.ServerInterceptor]:
     """The interceptors of a server, as one; inside it, outermost first:
 
     Id, then span, so that the log line has both; the line and the counters see the code that the errors
     interceptor puts on the wire; admission comes before validation, so that a busy server does not check what
-    it refuses.
+    it refuses; so does the question whether there still is a device.
     """
     return [
         Chain(
@@ -35,6 +40,7 @@ def server_interceptors(
                 TraceInterceptor(provider),
                 ObserveInterceptor(metrics),
                 ErrorsInterceptor(),
+                *([] if device is None else [device]),
                 *([] if admit is None else [admit]),
                 ValidateInterceptor(FieldRules()),
             ]

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import torch
 
+from serving.engine.loss import cuda_explained
 from serving.engine.protocol import EngineError, Tensor
 
 # Asking the driver for memory may wait for the whole device, which no thread may do while another one records. Every
@@ -46,11 +47,11 @@ class CudaBuffer:
 
     def upload(self, nbytes: int, offset: int = 0) -> None:
         part = slice(offset, offset + nbytes)
-        with _explained("copying to the device"), torch.cuda.stream(self._stream):
+        with cuda_explained("copying to the device"), torch.cuda.stream(self._stream):
             self._device[part].copy_(self._host[part], non_blocking=True)
 
     def download(self, nbytes: int) -> None:
-        with _explained("copying from the device"), torch.cuda.stream(self._stream):
+        with cuda_explained("copying from the device"), torch.cuda.stream(self._stream):
             self._host[:nbytes].copy_(self._device[:nbytes], non_blocking=True)
 
     def fill(self, offset: int, tensor: torch.Tensor, ready: torch.cuda.Event) -> None:
@@ -58,7 +59,7 @@ class CudaBuffer:
         before `ready`; returns at once. The tensor's memory is not used again before the copy is done.
         """
         flat = tensor.view(-1).view(torch.uint8)
-        with _explained("copying on the device"), torch.cuda.stream(self._stream):
+        with cuda_explained("copying on the device"), torch.cuda.stream(self._stream):
             self._stream.wait_event(ready)
             self._device[offset : offset + flat.numel()].copy_(flat, non_blocking=True)
             # It was made on another stream: its memory goes back to that one's pool only when this copy is done.
@@ -83,18 +84,21 @@ class CudaDevice:
     def stream(self) -> int:
         return self._stream.cuda_stream
 
-    def current(self) -> torch.cuda.device:
-        return torch.cuda.device(self._device)
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        # Turning to a device that is lost fails too.
+        with cuda_explained("computing"), torch.cuda.device(self._device):
+            yield
 
     def buffer(self, nbytes: int) -> CudaBuffer:
-        with _ALONE, _explained(f"asking for {nbytes} bytes on {self._device}"), self.current():
+        with _ALONE, cuda_explained(f"asking for {nbytes} bytes on {self._device}"), self.current():
             return CudaBuffer(nbytes, self._stream, self._device)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         # Not by `torch.cuda.graph`, which waits for the whole device and collects garbage first. Other threads may use
         # the device meanwhile, in streams of their own.
-        with _ALONE, _explained("recording"), torch.cuda.stream(self._stream):
+        with _ALONE, cuda_explained("recording"), torch.cuda.stream(self._stream):
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 work()
@@ -106,23 +110,14 @@ class CudaDevice:
             graph.capture_end()
 
         def replay() -> None:
-            with _explained("replaying"), torch.cuda.stream(self._stream):
+            with cuda_explained("replaying"), torch.cuda.stream(self._stream):
                 graph.replay()
 
         return replay
 
     def synchronize(self) -> None:
-        with _explained("computing"):
+        with cuda_explained("computing"):
             self._stream.synchronize()
 
     def close(self) -> None:
         self.synchronize()
-
-
-@contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    """Errors of CUDA, which torch raises as RuntimeError, in the words of an engine."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise EngineError(f"CUDA failed while {doing}: {error}") from error

@@ -58,7 +58,7 @@ class PlacedTensor(Protocol):
 class Device(Protocol):
     """One GPU and one stream of work on it. Used by one thread at a time, which need not be the one that made it.
 
-    Whatever goes wrong on the device is an EngineError.
+    Whatever goes wrong on the device is an EngineError, a DeviceLostError where it will not recover in this process.
     """
 
     @property

@@ -8,7 +8,8 @@ page-locked memory, or on the device for rows that are there), the network and c
 engine's own stream, and the host waits once a batch (once more when a shape is recorded).
 
 Page-locked memory is written by the host only while the stream is empty: a run that fails half way waits before it
-raises. A device that fails while it computes does not recover within its process; from then on the engine refuses.
+raises. A device that fails while it computes does not recover within its process: DeviceLostError, for that batch and
+for all that come later.
 
 Not run on hardware. The logic is tested against a library and a device made of host memory; `tests/` marked `gpu`
 compare it with ONNX Runtime where there is a GPU.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serving.engine.protocol import EngineError, Tensor, TensorSpec, check_inputs
+from serving.engine.protocol import DeviceLostError, EngineError, Tensor, TensorSpec, check_inputs
 from serving.engine.rows import Row
 from serving.engine.tensorrt.builder import Log, recording_logger
 from serving.engine.tensorrt.contexts import can_record, create_context
@@ -191,7 +192,7 @@ class TensorRTEngine:
         if self._engine is None:
             raise EngineError(f"{self._name}: run after close")
         if self._broken:
-            raise EngineError(f"{self._name}: failed before and takes no more: {self._broken}")
+            raise DeviceLostError(f"{self._name}: failed before and takes no more: {self._broken}")
         return self._engine
 
     def _check_rows(self, inputs: Mapping[str, Sequence[Row]]) -> dict[str, tuple[int, ...]]:
@@ -245,7 +246,7 @@ class TensorRTEngine:
             self._device.synchronize()
         except EngineError as error:
             self._broken = str(error)
-            raise
+            raise DeviceLostError(f"{self._name}: {error}") from error
 
     def _padded(self, given: Mapping[str, tuple[int, ...]], batch: int) -> tuple[Shapes, int, int]:
         """The shapes that are run, the profile that runs them, and the padded batch size."""
@@ -296,6 +297,8 @@ class TensorRTEngine:
             if not can_record(context, self._device.stream):
                 raise EngineError("the library says that this network cannot be recorded")
             replay = self._device.capture(enqueue)
+        except DeviceLostError:
+            raise
         except EngineError as error:
             self._stop_recording(error)
         else:
