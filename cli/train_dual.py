@@ -72,6 +72,12 @@ def dual(
     crayon: Annotated[
         str, typer.Option(help="both; semantic: classes without numbers; off: no image positions.")
     ] = "both",
+    scenes: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Held-out scenes that the embedded base is asked about afterwards, for the card."
+        ),
+    ] = 300,
     smoke: Annotated[
         bool,
         typer.Option("--smoke", help="A few steps of every stage; fails unless every held-out loss falls."),
@@ -99,6 +105,7 @@ def dual(
     from llm_server.training.crayon_words import names_by_id
     from llm_server.training.dual_run import train_dual
     from llm_server.training.dual_settings import TrainingRefused
+    from llm_server.training.run_folder import write_card
 
     try:
         began = _settings(chosen, device, precision, seed, smoke=smoke, continued=begin_from is not None)
@@ -136,6 +143,9 @@ def dual(
         console.print(f"[red]{error}[/]", highlight=False)
         raise typer.Exit(2) from error
     card["skipped"] = dict(skipped)
+    if out is not None and chosen == "embedded" and scenes and not smoke:
+        card["scores"] = _scored(out, scenes, console)
+        write_card(out, card)
     if as_json:
         print(json.dumps(card))
     else:
@@ -143,6 +153,17 @@ def dual(
     if smoke and not card["improved"]:
         console.print("[red]a held-out loss did not fall by a tenth[/]")
         raise typer.Exit(1)
+
+
+def _scored(out: Path, scenes: int, console: Console) -> dict[str, Any]:
+    """What the adapters and the crayon prompt in ``out`` answer about held-out scenes."""
+    from cli.evaluate_scenes import score
+    from cli.train import EVALUATION_SEED
+    from llm_server import base_checkpoint
+    from serving.weights import WeightStore
+
+    checkpoint = base_checkpoint.checkpoint(WeightStore())
+    return score(checkpoint, out, n=scenes, seed=EVALUATION_SEED, console=console, recipe="dual")
 
 
 def scene_labels() -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,7 +18,8 @@ SHAPE = CrayonShape(rows=3, columns=3, width=24, hidden=32, rank=2, alpha=2.0, c
 
 @pytest.fixture(scope="module")
 def embedding() -> torch.Tensor:
-    weight: torch.Tensor = tiny_model(320).get_input_embeddings().weight.detach()
+    model: Any = tiny_model(320)
+    weight: torch.Tensor = model.get_input_embeddings().weight.detach()
     return weight[:, : SHAPE.hidden].contiguous()
 
 
