@@ -305,7 +305,12 @@ def test_a_missing_expert_leaves_its_own_sentence_out_and_no_other(expert: str, 
     found = detection_pb2.DetectResponse()
     found.detections.add(box=box(BUS), score=0.9, label="bus")
     relations = graph([("person", MAN), ("bus", BUS)], (0, "on", 1))
-    all_of_them = {"panoptic": PEOPLE, "detection": found, "scene_graph": relations, "ocr": lines("STOP")}
+    all_of_them: dict[str, Any] = {
+        "panoptic": PEOPLE,
+        "detection": found,
+        "scene_graph": relations,
+        "ocr": lines("STOP"),
+    }
     whole = auxiliary_sentences(Seen(**all_of_them))
     assert whole is not None
     assert all(getattr(whole, each.name) for each in whole.DESCRIPTOR.fields)
