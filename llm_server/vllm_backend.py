@@ -3,7 +3,7 @@
 Only computing is vLLM's. Prompts, stop strings, text and the order of events are those of :mod:`llm_server.sequence`,
 so that a caller cannot tell the engines apart by anything but speed and the last bits of the logits. vLLM applies one
 adapter to a request; a set of them with scales becomes one adapter of the sum of their ranks
-(:mod:`llm_server.lora_concatenation`), written once per set and reused. Not offered: beams, output forms, pictures.
+(:mod:`llm_server.vllm_adapters`). Not offered: beams, output forms, pictures.
 
 vLLM wants to be called from the loop it was made in: that loop runs on a thread of its own.
 """
@@ -11,14 +11,13 @@ vLLM wants to be called from the loop it was made in: that loop runs on a thread
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +28,6 @@ from llm_server.detokenizer import Detokenizer
 from llm_server.engine_report import StepReport, Usage
 from llm_server.faults import DeadlineFault, EngineClosedFault, GenerationFault, QueueFullFault
 from llm_server.kv_cache import BlockTable
-from llm_server.lora_concatenation import save_concatenated
 from llm_server.sampling import Sampler
 from llm_server.sequence import (
     AdapterScales,
@@ -44,6 +42,7 @@ from llm_server.sequence import (
     TokenLogprobs,
 )
 from llm_server.stop import StopMatcher
+from llm_server.vllm_adapters import JoinedAdapters
 from llm_server.vllm_api import AsyncEngine, Completion, Logprob, VllmApi
 from serving.errors import UnsupportedOptionError
 
@@ -52,13 +51,17 @@ _RETRY_AFTER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """How vLLM is run. ``arguments`` as of :func:`llm_server.vllm_api.engine_arguments`; ``scratch`` for adapters."""
+    """How vLLM is run.
+
+    ``arguments`` as of :func:`llm_server.vllm_api.engine_arguments`; ``scratch`` is where sets of adapters are kept
+    while the engine runs, None for the system's place for such.
+    """
 
     arguments: Mapping[str, Any]
     context_length: int
     max_sequences: int
     max_queue: int
-    scratch: Path
+    scratch: Path | None = None
 
 
 class VllmEngine:
@@ -82,8 +85,7 @@ class VllmEngine:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._served: dict[int, tuple[Sequence, Future[None]]] = {}
-        self._writing = threading.Lock()
-        self._adapters: dict[tuple[tuple[str, float], ...], Any] = {}
+        self._joined: JoinedAdapters | None = None
         self._on_step: Callable[[StepReport], None] = lambda report: None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -94,6 +96,7 @@ class VllmEngine:
         """Start vLLM and wait until it has loaded the model; what it raises is raised."""
         if self._thread is not None:
             raise RuntimeError("the engine was started already")
+        self._joined = JoinedAdapters(self._api.lora_request, self._options.scratch)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
@@ -174,14 +177,17 @@ class VllmEngine:
             left = [*self._served.values()]
         for _, task in left:
             task.cancel()
-        if self._loop is None or self._thread is None:
+        if self._loop is None or self._thread is None or self._joined is None:
             return
-        if self._engine is not None:
-            self._engine.shutdown()
-        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(timeout_s)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout_s)
-        self._loop.close()
+        try:
+            if self._engine is not None:
+                self._engine.shutdown()
+            asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(timeout_s)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout_s)
+            self._loop.close()
+        finally:
+            self._joined.close()
         for sequence, _ in left:
             if sequence.state is not State.ENDED and not sequence.cancelled:
                 sequence.sink(FailedEvent(EngineClosedFault("the engine was closed")))
@@ -226,9 +232,13 @@ class VllmEngine:
         sequence.sink(event)
 
     async def _generate(self, sequence: Sequence, files: SequenceOf[tuple[AdapterFiles, float]]) -> Event:
+        assert self._joined is not None
+        async with self._joined.using(files) if files else nullcontext() as adapter:
+            return await self._answer(sequence, adapter)
+
+    async def _answer(self, sequence: Sequence, adapter: Any | None) -> Event:
         assert self._engine is not None
         number = f"polysight-{sequence.number}"
-        adapter = await asyncio.to_thread(self._adapter, files) if files else None
         sequence.started_at = self._clock()
         sequence.state = State.DECODING
         outputs = self._engine.generate(
@@ -289,16 +299,6 @@ class VllmEngine:
             detokenize=False,
             output_kind=self._api.delta,
         )
-
-    def _adapter(self, files: SequenceOf[tuple[AdapterFiles, float]]) -> Any:
-        """The set as one adapter, written the first time it is asked for."""
-        key = tuple((one.sha256, scale) for one, scale in files)
-        with self._writing:
-            if key not in self._adapters:
-                digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-                folder = save_concatenated(files, self._options.scratch / digest)
-                self._adapters[key] = self._api.lora_request(digest, len(self._adapters) + 1, str(folder))
-            return self._adapters[key]
 
 
 def _check_supported(request: GenerationRequest) -> None:

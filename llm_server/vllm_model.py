@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import mkdtemp
 
 from llm_server.adapter_files import read_adapters
 from llm_server.adapter_registry import registry_of
@@ -74,7 +73,6 @@ def assemble_vllm(
             context_length=context,
             max_sequences=options.max_sequences,
             max_queue=options.max_queue,
-            scratch=Path(mkdtemp(prefix="polysight-adapters-")),
         ),
         registry=registry,
     )

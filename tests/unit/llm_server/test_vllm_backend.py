@@ -239,6 +239,31 @@ def test_a_set_of_adapters_is_written_once_as_one(rig: Rig) -> None:
     assert read_adapter(Path(other[2]), base=BASE_NAME).rank == 2
 
 
+def test_joined_adapters_go_with_the_engine(tmp_path: Path, adapter_files: list[AdapterFiles]) -> None:
+    with running(tmp_path, adapter_files) as rig:
+        rig.run(request(adapters=(("object", 0.5), ("vl", 2.0))))
+        folder = Path(rig.fake.asked[0][3][2])
+        assert folder.is_relative_to(tmp_path)
+        assert folder.is_dir()
+    assert [*tmp_path.iterdir()] == []
+    assert all(one.weights.is_file() for one in adapter_files)
+
+
+def test_an_engine_that_did_not_start_leaves_no_folder(
+    tmp_path: Path, adapter_files: list[AdapterFiles]
+) -> None:
+    def broken(arguments: Mapping[str, Any]) -> FakeEngine:
+        raise RuntimeError("no device")
+
+    options = VllmOptions(arguments={}, scratch=tmp_path, context_length=64, max_sequences=4, max_queue=4)
+    api = VllmApi(broken, dict, lambda name, number, path: (name, number, path), "delta")
+    engine = VllmEngine(api, BYTES, options, registry=registry_of(adapter_files))
+    with pytest.raises(RuntimeError, match="no device"):
+        engine.start()
+    engine.close()
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_what_vllm_is_not_asked_for_is_refused(rig: Rig) -> None:
     with pytest.raises(UnsupportedOptionError, match="beams"):
         rig.engine.submit(request(sampling={"beams": 2}), print)
@@ -344,11 +369,13 @@ async def test_the_default_model_is_served_by_it(tmp_path: Path, adapters_root: 
         got = [await asyncio.to_thread(events.get, timeout=60)]
         while isinstance(got[-1], TokenEvent):
             got.append(await asyncio.to_thread(events.get, timeout=60))
+        joined = Path(made[0].asked[0][3][2])
+        assert read_adapter(joined, base=BASE_NAME).rank == 6
     finally:
         model.engine.close()
+    assert not joined.parent.exists()
     assert finish(got).prompt_tokens == len(wanted.prompt)
     assert (made[0].arguments["max_lora_rank"], made[0].arguments["max_model_len"]) == (8, 128)
-    assert read_adapter(Path(made[0].asked[0][3][2]), base=BASE_NAME).rank == 6
     with pytest.raises(UnsupportedOptionError, match="embeds"):
         model.embedder.submit([1], ())
 
