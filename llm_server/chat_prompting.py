@@ -19,12 +19,16 @@ from polysight.llm.v1 import generation_pb2
 
 @dataclass(frozen=True, slots=True)
 class CrayonPlace:
-    """Grid of the crayon prompt, the position where its image positions begin, and the id that stands there."""
+    """Grid of the crayon prompt, the position where its image positions begin, and the id that stands there.
+
+    Without ``numbering`` its number table was not trained, and is left out of every request.
+    """
 
     rows: int
     columns: int
     start: int
     placeholder: int
+    numbering: bool = True
 
 
 class ChatPrompting:
@@ -68,8 +72,10 @@ class ChatPrompting:
             return None
         classes, numbers = (one.tobytes() for one in check_crayon(request.crayon, self._grid))
         semantic = not request.crayon_ablation.without_semantic
-        numbering = not request.crayon_ablation.without_numbering
-        if self._crayon is None or not (semantic or numbering):
+        if self._crayon is None:
+            return None
+        numbering = self._crayon.numbering and not request.crayon_ablation.without_numbering
+        if not (semantic or numbering):
             return None
         digest = hashlib.blake2b(classes + numbers + bytes((semantic, numbering)), digest_size=16).digest()
         return CrayonConditioning(

@@ -22,6 +22,7 @@ from llm_server.engine import Engine
 from llm_server.kv_cache import BlockPool
 from llm_server.model_runner import TorchRunner
 from llm_server.models import crayon_files
+from llm_server.models.crayon import CrayonSwitches
 from llm_server.prompts import chatml
 from llm_server.scheduler import Scheduler
 from llm_server.served_model import ServedModel, WeightsRecord
@@ -106,7 +107,7 @@ def assemble(
         base_weights=base_weights,
         adapter_licence=ADAPTER_LICENCE,
         crayon_weights=crayon_weights,
-        computed_by=_computed_by(options.precision),
+        computed_by=_computed_by(options.precision, crayon),
     )
 
 
@@ -118,12 +119,13 @@ def _crayon(folder: Path, base: str, model: Any) -> CrayonLayers | None:
 
 
 def _place(crayon: CrayonLayers, tokenizer: Any) -> CrayonPlace:
-    shape = crayon.crayon.shape
-    return CrayonPlace(shape.rows, shape.columns, image_place(tokenizer), PLACEHOLDER)
+    shape, trained = crayon.crayon.shape, crayon.crayon.trained(CrayonSwitches())
+    return CrayonPlace(shape.rows, shape.columns, image_place(tokenizer), PLACEHOLDER, trained.numbering)
 
 
-def _computed_by(precision: str) -> str:
+def _computed_by(precision: str, crayon: CrayonLayers | None) -> str:
     """What besides the weights could change an answer: precision, template, libraries that compute."""
-    parts = [f"precision={precision}", f"template={chatml.render([chatml.Turn('user', '?')])}"]
+    parts = [] if crayon is None else [f"crayon_queries={crayon.crayon.queries}"]
+    parts += [f"precision={precision}", f"template={chatml.render([chatml.Turn('user', '?')])}"]
     parts += [f"{package}={version(package)}" for package in ("torch", "transformers", "bitsandbytes")]
     return "\n".join(parts)

@@ -11,8 +11,8 @@ This module holds parameters and arithmetic; where they enter a model is :mod:`l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from llm_server.models.vision_language import connector
 TARGETS: Final[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
 CLASSES: Final = 134
 NUMBERS: Final = 21
+
+#: Which query tables a crayon prompt was trained with: the classes' alone, or the numbers' as well.
+Queries = Literal["semantic", "both"]
 
 #: Names and (inputs, outputs) of the linear layers of a model that have a branch.
 Outputs = Mapping[str, int]
@@ -102,11 +105,13 @@ class CrayonPrompt(nn.Module):
         shape: sizes.
         outputs: width out of every linear layer that gets a branch, by the layer's full name in the model; see
             :func:`llm_server.models.crayon_hooks.branch_outputs`.
+        queries: the tables that were trained; one that was not never takes part, whatever is asked for.
     """
 
-    def __init__(self, shape: CrayonShape, outputs: Outputs) -> None:
+    def __init__(self, shape: CrayonShape, outputs: Outputs, queries: Queries = "both") -> None:
         super().__init__()
         self.shape = shape
+        self.queries: Queries = queries
         self.semantic = nn.Embedding(shape.classes, shape.width)
         self.numbering = nn.Embedding(shape.numbers, shape.width)
         if shape.places:
@@ -133,6 +138,10 @@ class CrayonPrompt(nn.Module):
         names = [key.replace("/", ".") for key in self.branches]
         return {name: self.branch(name).B.shape[0] for name in names}
 
+    def trained(self, switches: CrayonSwitches) -> CrayonSwitches:
+        """``switches`` without the table that was not trained."""
+        return replace(switches, numbering=switches.numbering and self.queries == "both")
+
     def features(
         self,
         classes: Tensor,
@@ -143,7 +152,8 @@ class CrayonPrompt(nn.Module):
     ) -> Tensor | None:
         """Crayon features (B, N, H) of two maps (B, N), row by row; None with both switches off.
 
-        With both switches off there is no crayon prompt at all: a prompt then has no image positions either. A number
+        With both switches off there is no crayon prompt at all: a prompt then has no image positions either. A table
+        that was not trained is off whatever its switch says. A number
         beyond the table (the 21st person) is unknown in serving and an error with ``unknown_beyond`` false.
 
         Raises:
@@ -159,7 +169,7 @@ class CrayonPrompt(nn.Module):
             self.numbering,
             classes.to(device),
             numbers.to(device),
-            switches or CrayonSwitches(),
+            self.trained(switches or CrayonSwitches()),
         )
         if queries is None:
             return None

@@ -187,6 +187,29 @@ def test_chunks_do_not_matter(root: Path, model: ServedModel, maps: Maps) -> Non
         whole.engine.close()
 
 
+def test_an_untrained_number_table_is_left_out_of_every_request(
+    root: Path, model: ServedModel, maps: Maps, tmp_path: Path
+) -> None:
+    for name in ("object", "vl"):
+        (tmp_path / name).symlink_to(root / name)
+    crayon = load_crayon(root / "crayon", base=BASE_NAME)
+    save_crayon(crayon, tmp_path / "crayon", base=BASE_NAME, queries="semantic")
+    semantic = served(tmp_path, 16)
+    try:
+        without_numbers = pb.CrayonAblation(without_numbering=True)
+        expected = answer(model, ask(maps, crayon_ablation=without_numbers))[:2]
+        assert answer(semantic, ask(maps))[:2] == expected
+        assert answer(semantic, ask(maps, crayon_ablation=without_numbers))[:2] == expected
+        # Nothing is left of the crayon prompt then, and no position for it.
+        without_classes = pb.CrayonAblation(without_semantic=True)
+        assert (
+            answer(semantic, ask(maps, crayon_ablation=without_classes))[:2] == answer(model, ask(None))[:2]
+        )
+        assert semantic.version != model.version
+    finally:
+        semantic.engine.close()
+
+
 def test_another_grid_is_refused(model: ServedModel) -> None:
     square = np.zeros((5, 5), np.uint8)
     with pytest.raises(CrayonMalformedError):

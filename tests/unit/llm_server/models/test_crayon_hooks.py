@@ -285,6 +285,34 @@ def test_saved_beside_adapters_and_read_again(tmp_path: Path) -> None:
         load_crayon(tmp_path, base="tiny-llama")
 
 
+@torch.no_grad()
+def test_a_table_that_was_not_trained_never_takes_part(tmp_path: Path) -> None:
+    model = tiny_model(320)
+    crayon = made(model)
+    save_crayon(crayon, tmp_path, base="tiny-llama", dtype=None, queries="semantic")
+    assert json.loads((tmp_path / CONFIG).read_text())["crayon_queries"] == "semantic"
+    again = load_crayon(tmp_path, base="tiny-llama")
+    semantic = read(model, crayon, CrayonSwitches(semantic=True, numbering=False))
+    assert torch.equal(read(model, again), semantic)
+    assert torch.equal(read(model, again, CrayonSwitches(semantic=True, numbering=False)), semantic)
+    assert again.features(CLASSES, NUMBERS, switches=CrayonSwitches(semantic=False, numbering=True)) is None
+    # What was read keeps its word when it is written again.
+    save_crayon(again, tmp_path / "again", base="tiny-llama")
+    assert load_crayon(tmp_path / "again", base="tiny-llama").queries == "semantic"
+
+
+def test_a_config_that_does_not_say_which_tables_were_trained_means_both(tmp_path: Path) -> None:
+    save_crayon(made(tiny_model(320)), tmp_path, base="tiny-llama")
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config.pop("crayon_queries") == "both"
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    assert load_crayon(tmp_path, base="tiny-llama").queries == "both"
+    for wrong in ("off", "numbering", None, ["both"]):
+        (tmp_path / CONFIG).write_text(json.dumps({**config, "crayon_queries": wrong}))
+        with pytest.raises(CrayonRefused, match="query tables"):
+            load_crayon(tmp_path, base="tiny-llama")
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     model = tiny_model(320)
     with pytest.raises(CrayonMismatch, match="wqkv"):
