@@ -24,9 +24,10 @@ from gateway.verbalizer.moai import (
     Relation,
     verbalize_relations,
 )
-from gateway.verbalizer.names import PSG_PREDICATES, display_name
+from gateway.verbalizer.names import display_name
 from gateway.verbalizer.phrase import EMPTY, Box, Verbalization
 from serving.coco import COCO_PANOPTIC, UNLABELLED_ID
+from serving.psg import PSG_PREDICATES
 
 VOID = UNLABELLED_ID
 """Panoptic value of pixels without a segment in the relation model's map."""

@@ -21,10 +21,11 @@ from gateway.verbalizer.moai import (
     verbalize_relations,
     verbalize_text,
 )
-from gateway.verbalizer.names import PSG_PREDICATES, display_name
+from gateway.verbalizer.names import display_name
 from gateway.verbalizer.phrase import Box, Phrase, Verbalization
 from gateway.verbalizer.polysight import SeenObject, SeenRelation, SeenText, spoken_name, verbalize_polysight
 from serving.coco import COCO_PANOPTIC, UNLABELLED
+from serving.psg import PSG_PREDICATES
 
 __all__ = [
     "COCO_PANOPTIC",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from serving.psg import PSG_PREDICATES
+
 
 def _split(words: str) -> tuple[str, ...]:
     return tuple(words.split("|"))
@@ -47,14 +49,7 @@ PLACES: Final[dict[str, tuple[str, ...]]] = {
     "portrait": _split("person|person|tie|cell phone|wine glass|cup|book|umbrella|backpack"),
 }
 
-PREDICATES: Final[tuple[str, ...]] = _split(
-    "over|in front of|beside|on|in|attached to|hanging from|on back of|falling off|going down|painted on|"
-    "walking on|running on|crossing|standing on|lying on|sitting on|flying over|jumping over|"
-    "jumping from|wearing|holding|carrying|looking at|guiding|kissing|eating|drinking|feeding|biting|"
-    "catching|picking|playing with|chasing|climbing|cleaning|playing|touching|pushing|pulling|opening|"
-    "cooking|talking to|throwing|slicing|driving|riding|parked on|driving on|about to hit|kicking|"
-    "swinging|entering|exiting|enclosing|leaning on"
-)
+PREDICATES: Final[tuple[str, ...]] = PSG_PREDICATES
 
 #: What the geometric scene-graph backend says; the rest needs a trained one.
 GEOMETRIC: Final[tuple[str, ...]] = (

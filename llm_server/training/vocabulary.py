@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from serving.coco import COCO_80
+
 
 def _split(words: str) -> tuple[str, ...]:
     return tuple(words.split("|"))
 
 
-THINGS: Final[tuple[str, ...]] = _split(
-    "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|"
-    "parking meter|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|"
-    "handbag|tie|suitcase|frisbee|skis|snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|"
-    "surfboard|tennis racket|bottle|wine glass|cup|fork|knife|spoon|bowl|banana|apple|sandwich|orange|"
-    "broccoli|carrot|hot dog|pizza|donut|cake|chair|couch|potted plant|bed|dining table|toilet|tv|laptop|"
-    "mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink|refrigerator|book|clock|vase|scissors|"
-    "teddy bear|hair drier|toothbrush"
-)
+THINGS: Final[tuple[str, ...]] = COCO_80
 
 STUFF: Final[tuple[str, ...]] = _split(
     "road|grass|sky|tree|building|wall|floor|water|sand|sea|pavement|snow|fence|mountain|house|window|"
