@@ -159,10 +159,11 @@ EMBEDDED: Final = DualSettings(
 CONTINUED: Final = replace(
     EMBEDDED,
     stages=(
-        StageSettings("cpt", 300, 1e-3, 1e-4, 20),
-        StageSettings("cit", 700, 4e-4, 1e-5, 20),
+        StageSettings("cpt", 150, 1e-3, 1e-4, 10),
+        StageSettings("cit", 600, 4e-4, 1e-5, 15),
     ),
     views=Views(both=0.4, map_only=0.4, text_only=0.2),
+    heldout=20,
 )
 
 #: A 7 B model on one GPU, with the paper's rank, rates and batch. Written for CUDA; it has not been run.
