@@ -38,8 +38,8 @@ QUESTIONS = (
 )
 # What is asked second, about the same picture.
 ANOTHER_QUESTION = "Which objects are on the left side of the picture?"
-#: Objects on a page, 20 tokens each; and tokens of an answer.
-OBJECTS: Final = (10, 22)
+#: Objects on a page, about 28 tokens each; and tokens of an answer.
+OBJECTS: Final = (8, 20)
 ANSWERS: Final = (16, 48)
 START_WITHIN_S = 0.5
 
@@ -64,7 +64,7 @@ Answerer = Callable[[Ask], Heard]
 
 
 def picture(seed: str, objects: int) -> str:
-    """What the experts saw in a made-up picture, another one for each seed: about 20 tokens an object."""
+    """What the experts saw in a made-up picture, another one for each seed: about 28 tokens an object."""
     draw = random.Random(seed)
     counts: dict[str, int] = {}
     words = []

@@ -55,7 +55,7 @@ from serving.telemetry.metrics import Metrics
 
 MINUTES: Final = float(os.environ.get("POLYSIGHT_SOAK_MINUTES", "0"))
 REQUESTS: Final = 64
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 600.0
 GROWTH_MB: Final = 24
 """What the second half may need beyond the first: the spread of a heap; a picture a request would be ten times that."""
 
@@ -265,7 +265,7 @@ class Rig:
         return outcome
 
     async def idle(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(300):
             while self.model.engine.load != (0, 0):  # noqa: ASYNC110 - the engine has no event for tests
                 await asyncio.sleep(0.005)
 
