@@ -4,11 +4,13 @@ On a CPU most of a step is not matrix products but the small operations around t
 and, in the backward, several. Here each of the three is one autograd function with a hand-written backward that keeps
 no intermediate. Same values up to rounding (tested against transformers' own modules).
 
-``lean`` changes how the modules of one model compute; ``unlean`` puts their own forward back.
+``leaned`` changes how the modules of one model compute, within a block; ``lean`` and ``unlean`` are its two ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -110,23 +112,27 @@ _OWN_ROTATION = modeling_llama.apply_rotary_pos_emb
 def lean(model: torch.nn.Module) -> int:
     """Gives the norms and gated units of a Llama their lean forward, and the rotation to all; returns how many.
 
+    The rotation is a function of transformers' module: every Llama of the process has it until :func:`unlean`. So
+    :func:`leaned` is the better way wherever there is one block to put around.
+
     Raises:
-        ValueError: a gated unit has another activation than SiLU, or a norm's weight is to be trained.
+        ValueError: a gated unit has another activation than SiLU, or a norm's weight is to be trained. Nothing is
+            changed then.
     """
-    changed = 0
+    forwards: list[tuple[torch.nn.Module, Any]] = []
     for module in model.modules():
         if isinstance(module, modeling_llama.LlamaRMSNorm):
             if module.weight.requires_grad:
                 raise ValueError("the lean norm computes no gradient for its weight")
-            module.__dict__["forward"] = _norm.__get__(module)
-            changed += 1
+            forwards.append((module, _norm))
         elif isinstance(module, modeling_llama.LlamaMLP):
             if module.config.hidden_act != "silu":
                 raise ValueError(f"the lean gated unit knows silu, not {module.config.hidden_act}")
-            module.__dict__["forward"] = _mlp.__get__(module)
-            changed += 1
+            forwards.append((module, _mlp))
+    for module, forward in forwards:
+        module.__dict__["forward"] = forward.__get__(module)
     modeling_llama.apply_rotary_pos_emb = rotate_both
-    return changed
+    return len(forwards)
 
 
 def unlean(model: torch.nn.Module) -> None:
@@ -135,3 +141,13 @@ def unlean(model: torch.nn.Module) -> None:
         if isinstance(module, modeling_llama.LlamaRMSNorm | modeling_llama.LlamaMLP):
             module.__dict__.pop("forward", None)
     modeling_llama.apply_rotary_pos_emb = _OWN_ROTATION
+
+
+@contextmanager
+def leaned(model: torch.nn.Module) -> Iterator[None]:
+    """``model`` is lean within, and the process as it was afterwards, whatever happens. Raises as :func:`lean`."""
+    lean(model)
+    try:
+        yield
+    finally:
+        unlean(model)

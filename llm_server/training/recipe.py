@@ -27,7 +27,7 @@ from llm_server.base_checkpoint import NAME as BASE
 from llm_server.prompts.chatml import SYSTEM
 from llm_server.training import cards
 from llm_server.training.fused_lora import fuse, unfuse
-from llm_server.training.lean_layers import lean, unlean
+from llm_server.training.lean_layers import leaned
 from llm_server.training.mixture import Mixture, Sample, samples
 from llm_server.training.packed_attention import register
 from llm_server.training.question import TASKS
@@ -200,31 +200,30 @@ def train(
         else adapted(base, rank=recipe.rank, alpha=recipe.alpha)
     )
     fuse(model)
-    lean(model)
     data = DataHash(verbalize)
     curves, hashes = [], []
-    for stage in recipe.stages:
-        own = DataHash(verbalize)
-        progress = run_training(
-            model,
-            PackedScenes(
-                own.through(data.through(stage_samples(recipe, stage))),
-                tokenizer,
-                verbalize,
-                max_tokens=recipe.max_tokens,
-                together=recipe.scenes_per_step,
-            ),
-            folder=out,
-            pad_id=tokenizer.eos_token_id,
-            steps=stage.steps,
-            learning_rate=stage.learning_rate,
-            warmup=stage.warmup,
-            seed=recipe.seed,
-            save_every_s=save_every_s,
-        )
-        curves.append(progress.curve)
-        hashes.append(own.sha256)
-    unlean(model)
+    with leaned(model):
+        for stage in recipe.stages:
+            own = DataHash(verbalize)
+            progress = run_training(
+                model,
+                PackedScenes(
+                    own.through(data.through(stage_samples(recipe, stage))),
+                    tokenizer,
+                    verbalize,
+                    max_tokens=recipe.max_tokens,
+                    together=recipe.scenes_per_step,
+                ),
+                folder=out,
+                pad_id=tokenizer.eos_token_id,
+                steps=stage.steps,
+                learning_rate=stage.learning_rate,
+                warmup=stage.warmup,
+                seed=recipe.seed,
+                save_every_s=save_every_s,
+            )
+            curves.append(progress.curve)
+            hashes.append(own.sha256)
     unfuse(model)
     save_adapters(model, out)
     card = run_card(

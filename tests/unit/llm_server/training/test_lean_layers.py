@@ -10,7 +10,7 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from llm_server.tiny_model import tiny_model
-from llm_server.training.lean_layers import lean, rotate_both, unlean
+from llm_server.training.lean_layers import lean, leaned, rotate_both, unlean
 
 TOKENS = torch.arange(24)[None] % 300
 
@@ -61,6 +61,30 @@ def test_in_bfloat16_it_is_as_near_to_the_truth_as_transformers_is() -> None:
         unlean(model)
     for mine, theirs, true in zip(found, usual, truth, strict=True):
         assert (mine.float() - true).norm() <= 1.3 * (theirs.float() - true).norm()
+
+
+def test_a_failure_inside_leaves_transformers_as_it_was() -> None:
+    model, own = model_of(torch.float32), modeling_llama.apply_rotary_pos_emb
+
+    def fail() -> None:
+        with leaned(model):
+            assert modeling_llama.apply_rotary_pos_emb is rotate_both
+            raise RuntimeError("no more memory")
+
+    with pytest.raises(RuntimeError, match="no more memory"):
+        fail()
+    assert modeling_llama.apply_rotary_pos_emb is own
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_a_model_that_is_refused_is_left_alone() -> None:
+    model, own = model_of(torch.float32), modeling_llama.apply_rotary_pos_emb
+    # The last of its modules is what is wrong with it.
+    model.model.norm.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="no gradient for its weight"), leaned(model):
+        pytest.fail("it was accepted")
+    assert modeling_llama.apply_rotary_pos_emb is own
+    assert not any("forward" in module.__dict__ for module in model.modules())
 
 
 def test_it_refuses_what_it_does_not_compute() -> None:

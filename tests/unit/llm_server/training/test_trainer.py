@@ -9,11 +9,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.models.llama import modeling_llama
 
 from llm_server.adapter_files import read_adapters
 from llm_server.base_checkpoint import NAME
+from llm_server.base_model import STORED_PRECISION
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training import cards
 from llm_server.training.mixture import Mixture, samples
@@ -28,6 +31,7 @@ from llm_server.training.recipe import (
     run_card,
     scaled,
     stage_samples,
+    train,
 )
 from llm_server.training.scenes import Scene
 from llm_server.training.trainer import (
@@ -90,6 +94,27 @@ def test_the_same_seed_trains_the_same_adapters_and_hashes_the_same_data(tmp_pat
     assert data.samples == 16
     assert json.loads((tmp_path / "a" / "progress.json").read_text())["step"] == 8
     assert progress.curve == [] or progress.curve[-1]["loss"] > 0
+
+
+def test_a_run_that_fails_leaves_transformers_as_it_was(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "base"
+    tiny_model(320).bfloat16().save_pretrained(checkpoint)
+    tiny_tokenizer().save_pretrained(checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, STORED_PRECISION: "nf4-dequantised"}))
+    own = modeling_llama.apply_rotary_pos_emb
+    seen: list[Any] = []
+
+    def speechless(scene: Scene) -> str:
+        seen.append(modeling_llama.apply_rotary_pos_emb)
+        raise RuntimeError("nobody can put this into words")
+
+    with pytest.raises(RuntimeError, match="into words"):
+        train(
+            scaled(Recipe(rank=2), 1), checkpoint=checkpoint, verbalize=speechless, out=tmp_path / "adapters"
+        )
+    assert seen[0] is not own
+    assert modeling_llama.apply_rotary_pos_emb is own
 
 
 def test_saved_adapters_are_read_by_the_server_and_compute_the_same(tmp_path: Path) -> None:
