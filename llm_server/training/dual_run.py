@@ -157,7 +157,9 @@ def _run(
     unfuse(dual.adapted)
     save_adapters(dual.adapted, out)
     if settings.crayon_queries != "off":
-        save_crayon(dual.crayon, out / CRAYON_FOLDER, base=settings.base.name)
+        save_crayon(
+            dual.crayon, out / CRAYON_FOLDER, base=settings.base.name, queries=settings.crayon_queries
+        )
     steps = [one for curve in curves for one in curve.steps]
     return {
         "recipe": "dual-1",

@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from llm_server.adapter_files import read_adapters
-from llm_server.models.crayon_files import load_crayon
+from llm_server.models.crayon_files import CONFIG, load_crayon
 from llm_server.tiny_model import tiny_model, tiny_tokenizer
 from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
 from llm_server.training.dual_run import Sources, improved, train_dual
@@ -261,6 +261,7 @@ def test_variants_leave_out_the_part_that_they_name(tmp_path: Path) -> None:
     assert not (tmp_path / "off" / "crayon").exists()
     semantic = varied(seen, "dual", "semantic")
     run(tmp_path / "semantic", semantic)
+    assert json.loads((tmp_path / "semantic" / "crayon" / CONFIG).read_text())["crayon_queries"] == "semantic"
     torch.manual_seed(semantic.seed)
     fresh = DualModel(adapted(base(), rank=8, alpha=16), crayon_for(base(), semantic.crayon))
     kept = load_crayon(tmp_path / "semantic" / "crayon", base="tiny-llama")
