@@ -32,6 +32,6 @@ class StageTimings:
 
 def duration(seconds: float) -> Duration:
     """`seconds` as a protobuf Duration, to the nanosecond."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
+    # Not `FromNanoseconds`, which is written in Python and takes four times as long, five times a request.
+    whole, nanos = divmod(round(abs(seconds) * 1e9), 10**9)
+    return Duration(seconds=whole, nanos=nanos) if seconds >= 0 else Duration(seconds=-whole, nanos=-nanos)

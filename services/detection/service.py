@@ -37,7 +37,8 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         self, request: detection_pb2.DetectRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> detection_pb2.DetectResponse:
         """Find the objects of one image."""
-        read_header(request.image.data)  # what is no picture is refused before a word is read
+        if request.vocabulary or request.image_queries:
+            read_header(request.image.data)  # what is no picture is refused before a word is read
         wanted = await self._search.resolve(_asked(request), time_left_s(context))
         reply, timings = await self._stages.run(
             request.image.data,

@@ -6,6 +6,7 @@ Comparing a whole picture with each number in turn costs as many readings as the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -58,8 +59,8 @@ class Runs:
             areas[there] = np.add.reduceat(ends - starts, by_number)
         return cls(height, width, starts, ends, bounds, boxes, areas)
 
-    def rle(self, number: int) -> Rle:
-        """The mask of a number, over the whole picture."""
-        own = slice(int(self.bounds[number]), int(self.bounds[number + 1]))
-        edges = np.stack([self.starts[own], self.ends[own]], axis=1).ravel()
-        return encode_rle_edges(edges, height=self.height, width=self.width)
+    def rles(self) -> list[Rle]:
+        """The mask of every number, each over the whole picture."""
+        edges = np.stack([self.starts, self.ends], axis=1).ravel()
+        masks = [edges[2 * first : 2 * end] for first, end in pairwise(self.bounds.tolist())]
+        return encode_rle_edges(masks, height=self.height, width=self.width)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import panoptic_pb2, panoptic_pb2_grpc
-from services.panoptic.model import PanopticParams, PanopticResult
+from services.panoptic.model import Instance, PanopticParams, PanopticResult
 from services.panoptic.runs import Runs
 from services.panoptic.segmenter import AnySegmenter
 from serving.expert import Stages, time_left_s
-from serving.masks import Rle, encode_png, encode_rle_window
+from serving.masks import Rle, encode_png, encode_rle_windows
 
 FULL_NAME = "polysight.vision.v1.PanopticService"
 
@@ -101,17 +101,28 @@ class PanopticServicer(panoptic_pb2_grpc.PanopticServiceServicer):
         for grid in result.grids:
             rows, columns = grid.shape
             reply.grids.add(height=rows, width=columns, segment_ids=grid.astype("<u2").tobytes())
-        for instance in result.instances if params.with_instances else ():
-            drawn = reply.instances.add(
-                label_id=instance.label_id, label=instance.label, score=instance.score, box=_box(instance.box)
-            )
-            if encoding == geometry_pb2.MASK_ENCODING_PNG:
-                drawn.mask.png = encode_png(instance.mask.full(height, width))
-            elif encoding != geometry_pb2.MASK_ENCODING_NONE:
-                mask = instance.mask
-                rle = encode_rle_window(mask.pixels, top=mask.top, left=mask.left, height=height, width=width)
-                drawn.mask.CopyFrom(_coco_rle(rle))
+        if params.with_instances:
+            _add_instances(reply, result.instances, encoding)
         return reply
+
+
+def _add_instances(
+    reply: panoptic_pb2.SegmentResponse, instances: Sequence[Instance], encoding: geometry_pb2.MaskEncoding
+) -> None:
+    height, width = reply.image_height, reply.image_width
+    masks = [instance.mask for instance in instances]
+    rles: list[Rle] = []
+    if encoding not in (geometry_pb2.MASK_ENCODING_PNG, geometry_pb2.MASK_ENCODING_NONE):
+        windows = [(mask.pixels, mask.top, mask.left) for mask in masks]
+        rles = encode_rle_windows(windows, height=height, width=width)
+    for index, instance in enumerate(instances):
+        drawn = reply.instances.add(
+            label_id=instance.label_id, label=instance.label, score=instance.score, box=_box(instance.box)
+        )
+        if rles:
+            drawn.mask.CopyFrom(_coco_rle(rles[index]))
+        elif encoding == geometry_pb2.MASK_ENCODING_PNG:
+            drawn.mask.png = encode_png(masks[index].full(height, width))
 
 
 def _box(box: tuple[float, float, float, float]) -> geometry_pb2.Box:
@@ -127,8 +138,8 @@ def _segment_writer(
         return None
     if encoding == geometry_pb2.MASK_ENCODING_PNG:
         return lambda number: geometry_pb2.Mask(png=encode_png(result.segment_map == number))
-    runs = Runs.of(result.segment_map, len(result.segments) + 1)
-    return lambda number: _coco_rle(runs.rle(number))
+    rles = Runs.of(result.segment_map, len(result.segments) + 1).rles()
+    return lambda number: _coco_rle(rles[number])
 
 
 def _coco_rle(rle: Rle) -> geometry_pb2.Mask:

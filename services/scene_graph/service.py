@@ -17,7 +17,7 @@ from services.scene_graph.relater import AnyParams, AnyRelater
 from services.scene_graph.rules import Relation
 from serving.coco import COCO_PANOPTIC
 from serving.expert import Stages, time_left_s
-from serving.masks import encode_png, encode_rle_window
+from serving.masks import encode_png, encode_rle_windows
 from serving.yolo import INPUT_SIZE, CroppedMask
 
 FULL_NAME = scene_graph_pb2.DESCRIPTOR.services_by_name["SceneGraphService"].full_name
@@ -115,15 +115,16 @@ def _params(request: scene_graph_pb2.GenerateSceneGraphRequest, expert: SceneGra
 
 
 def _response(graph: SceneGraph, encoding: int) -> scene_graph_pb2.GenerateSceneGraphResponse:
+    masks = _masks(graph.masks, graph.height, graph.width, encoding)
     return scene_graph_pb2.GenerateSceneGraphResponse(
-        objects=[_object(graph, index, encoding) for index in range(len(graph.labels))],
+        objects=[_object(graph, index, mask) for index, mask in enumerate(masks)],
         relations=[_relation(relation) for relation in graph.relations],
         image_width=graph.width,
         image_height=graph.height,
     )
 
 
-def _object(graph: SceneGraph, index: int, encoding: int) -> scene_graph_pb2.SceneObject:
+def _object(graph: SceneGraph, index: int, mask: geometry_pb2.Mask | None) -> scene_graph_pb2.SceneObject:
     label = int(graph.labels[index])
     x_min, y_min, x_max, y_max = graph.boxes[index].tolist()
     return scene_graph_pb2.SceneObject(
@@ -131,19 +132,24 @@ def _object(graph: SceneGraph, index: int, encoding: int) -> scene_graph_pb2.Sce
         label=COCO_PANOPTIC[label],
         score=float(graph.scores[index]),
         box=geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
-        mask=_mask(graph.masks[index], graph.height, graph.width, encoding),
+        mask=mask,
     )
 
 
-def _mask(mask: CroppedMask, height: int, width: int, encoding: int) -> geometry_pb2.Mask | None:
+def _masks(
+    masks: Sequence[CroppedMask], height: int, width: int, encoding: int
+) -> Sequence[geometry_pb2.Mask | None]:
     if encoding == geometry_pb2.MASK_ENCODING_NONE:
-        return None
+        return [None] * len(masks)
     if encoding == geometry_pb2.MASK_ENCODING_PNG:
-        return geometry_pb2.Mask(png=encode_png(mask.full(height, width)))
-    rle = encode_rle_window(mask.pixels, top=mask.top, left=mask.left, height=height, width=width)
-    return geometry_pb2.Mask(
-        coco_rle=geometry_pb2.CocoRle(height=rle.height, width=rle.width, counts=rle.counts)
-    )
+        return [geometry_pb2.Mask(png=encode_png(mask.full(height, width))) for mask in masks]
+    windows = [(mask.pixels, mask.top, mask.left) for mask in masks]
+    return [
+        geometry_pb2.Mask(
+            coco_rle=geometry_pb2.CocoRle(height=rle.height, width=rle.width, counts=rle.counts)
+        )
+        for rle in encode_rle_windows(windows, height=height, width=width)
+    ]
 
 
 def _relation(relation: Relation) -> scene_graph_pb2.Relation:

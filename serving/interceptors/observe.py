@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import grpc
 import structlog
+from prometheus_client import Counter, Gauge, Histogram
 
 from serving.interceptors.around import Behaviour, Context
-from serving.telemetry.metrics import Metrics
+from serving.telemetry.metrics import Metrics, RpcMetrics
 
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -22,27 +23,49 @@ class ObserveInterceptor:
 
     def __init__(self, metrics: Metrics) -> None:
         self._rpc = metrics.rpc
+        self._of_method: dict[str, _OfMethod] = {}
 
     async def around(self, method: str, behaviour: Behaviour, request: Any, context: Context) -> Any:
         """Time the call, count it under its code and log it."""
         started = time.perf_counter()
         code = "UNKNOWN"
-        with self._rpc.in_flight.labels(method).track_inprogress():
-            try:
-                reply = await behaviour(request, context)
-                code = code_name(context)
-                return reply
-            except asyncio.CancelledError:
-                code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
-                raise
-            except grpc.aio.AbortError:
-                code = code_name(context)
-                raise
-            finally:
-                seconds = time.perf_counter() - started
-                self._rpc.requests.labels(method, code).inc()
-                self._rpc.duration.labels(method).observe(seconds)
-                log.info("rpc", method=method, code=code, ms=round(seconds * 1e3, 2))
+        counted = self._of_method.get(method)
+        if counted is None:
+            counted = self._of_method[method] = _OfMethod(self._rpc, method)
+        counted.in_flight.inc()
+        try:
+            reply = await behaviour(request, context)
+            code = code_name(context)
+            return reply
+        except asyncio.CancelledError:
+            code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = code_name(context)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            counted.in_flight.dec()
+            counted.requests(code).inc()
+            counted.duration.observe(seconds)
+            log.info("rpc", method=method, code=code, ms=round(seconds * 1e3, 2))
+
+
+class _OfMethod:
+    """The counters of one method, looked up by their labels once and not at each call."""
+
+    def __init__(self, rpc: RpcMetrics, method: str) -> None:
+        self._rpc, self._method = rpc, method
+        self._requests: dict[str, Counter] = {}
+        self.in_flight: Gauge = rpc.in_flight.labels(method)
+        self.duration: Histogram = rpc.duration.labels(method)
+
+    def requests(self, code: str) -> Counter:
+        """Calls that ended with `code`."""
+        counter = self._requests.get(code)
+        if counter is None:
+            counter = self._requests[code] = self._rpc.requests.labels(self._method, code)
+        return counter
 
 
 def code_name(context: Context) -> str:

@@ -21,6 +21,7 @@ from serving.masks import (
     encode_png,
     encode_rle,
     encode_rle_window,
+    encode_rle_windows,
     rle_area,
 )
 
@@ -68,6 +69,16 @@ def test_a_window_is_encoded_as_its_whole_mask(
     rle = encode_rle_window(window, top=above, left=before, height=height, width=width)
     assert rle == encode_rle(whole)
     np.testing.assert_array_equal(decode_rle(rle), whole)
+
+
+@given(st.lists(MASKS, max_size=5))
+@example([np.zeros((0, 3), np.bool_), np.zeros((2, 2), np.bool_), np.ones((1, 1), np.bool_)])
+def test_all_masks_of_a_picture_are_encoded_as_each_alone(windows: list[np.ndarray]) -> None:
+    placed = [(window, 40 - window.shape[0], 3) for window in windows]
+    together = encode_rle_windows(placed, height=41, width=50)
+    assert together == [
+        encode_rle_window(window, top=top, left=left, height=41, width=50) for window, top, left in placed
+    ]
 
 
 @pytest.mark.parametrize(("top", "left"), [(-1, 0), (0, -1), (3, 0), (0, 3)])

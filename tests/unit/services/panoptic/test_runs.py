@@ -30,7 +30,7 @@ def test_masks_boxes_and_areas_are_those_of_each_number(
     runs = Runs.of(segment_map, numbers)
     for number in range(numbers):
         mask = segment_map == number
-        assert runs.rle(number) == encode_rle(mask)
+        assert runs.rles()[number] == encode_rle(mask)
         assert runs.areas[number] == mask.sum()
         assert tuple(runs.boxes[number].tolist()) == (box_from_mask(mask) or (0, 0, 0, 0))
 
@@ -42,5 +42,5 @@ def test_a_number_that_is_none_is_refused() -> None:
 
 def test_an_empty_map_has_no_runs() -> None:
     runs = Runs.of(np.zeros((0, 4), np.uint16), 2)
-    assert runs.rle(1).counts == b""
+    assert runs.rles()[1].counts == b""
     assert not runs.areas.any()
