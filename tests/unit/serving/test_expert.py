@@ -181,3 +181,56 @@ async def test_closing_refuses_new_images(device: Device, metrics: Metrics) -> N
     await stages.close()
     with pytest.raises(ShuttingDownError):
         await stages.run(png(1), first_pixel, str)
+
+
+async def test_an_image_that_is_alone_stays_on_one_thread(stages: Stages[int, int]) -> None:
+    threads: list[int] = []
+
+    def here(value: Any) -> int:
+        threads.append(threading.get_ident())
+        return 1
+
+    await stages.run(png(1), here, here)
+    await stages.run(png(1), here, here)
+    assert len(set(threads)) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_postprocessing_does_not_hold_the_device_when_others_have_come(
+    stages: Stages[int, int], device: Device
+) -> None:
+    device.free.clear()
+    threads: list[str] = []
+
+    def post(raw: int) -> int:
+        threads.append(threading.current_thread().name)
+        return raw
+
+    first = asyncio.ensure_future(stages.run(png(1), first_pixel, post))
+    await asyncio.to_thread(device.entered.wait, 5)
+    second = asyncio.ensure_future(stages.run(png(2), first_pixel, post))
+    await asyncio.sleep(0.1)
+    device.free.set()
+    assert [result for result, _ in await asyncio.gather(first, second)] == [2, 3]
+    assert all(name.startswith("stage") for name in threads)
+
+
+async def test_who_leaves_before_the_device_never_reaches_it(
+    stages: Stages[int, int], device: Device
+) -> None:
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def slow(image: NDArray[np.uint8]) -> int:
+        decoding.set()
+        assert go_on.wait(10)
+        return first_pixel(image)
+
+    call = asyncio.ensure_future(stages.run(png(1), slow, str))
+    assert await asyncio.to_thread(decoding.wait, 5)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    following = asyncio.ensure_future(stages.run(png(2), first_pixel, str))
+    go_on.set()
+    assert (await following)[0] == "3"
+    assert device.batches == [[2]]

@@ -92,6 +92,14 @@ async def until_waiting(networks: Networks, runs: int) -> None:
             await asyncio.sleep(0.002)
 
 
+async def until_found(networks: Networks, pictures: int) -> None:
+    """Until the detector has seen so many pictures, and their lines wait for recognition."""
+    async with asyncio.timeout(5):
+        while len(networks.detector.batches) < pictures:  # noqa: ASYNC110 - set by the device thread
+            await asyncio.sleep(0.002)
+    await asyncio.sleep(0.2)
+
+
 async def test_everyone_reads_their_own_lines(stages: OcrStages) -> None:
     wanted = [["A", "B", "C"], [], ["J"], ["D", "E"]]
 
@@ -113,13 +121,43 @@ async def test_lines_of_several_pictures_share_a_run_and_only_equal_widths(
         asyncio.create_task(stages.run(picture(letter, wide=wide), OcrParams()))
         for letter, wide in (("B", 120), ("C", 560), ("D", 120))
     ]
-    await asyncio.sleep(0.2)  # until they wait at the shut gate
+    await until_found(networks, 4)
     networks.gate.set()
 
     results = await asyncio.gather(first, *rest)
 
     assert [said(result) for result, _ in results] == [["A"], ["B"], ["C"], ["D"]]
     assert sorted(networks.recognizer.batches) == [1, 1, 2]
+
+
+async def test_a_picture_that_was_alone_gives_way_when_another_comes(
+    networks: Networks, stages: OcrStages
+) -> None:
+    networks.gate.clear()
+    first = asyncio.create_task(stages.run(picture("A", "B", "C", "D", "E", "F"), OcrParams()))
+    await until_waiting(networks, 1)
+    second = asyncio.create_task(stages.run(picture("J"), OcrParams()))
+    await until_found(networks, 2)
+    networks.gate.set()
+
+    results = await asyncio.gather(first, second)
+
+    assert [said(result) for result, _ in results] == [["A", "B", "C", "D", "E", "F"], ["J"]]
+    # What the first had left over stood in line with the other's, which had come before it.
+    assert networks.recognizer.batches[0] == 4
+    assert sum(networks.recognizer.batches) == 7
+
+
+async def test_who_leaves_is_read_no_further(networks: Networks, stages: OcrStages) -> None:
+    networks.gate.clear()
+    call = asyncio.create_task(stages.run(picture("A", "B", "C", "D", "E", "F"), OcrParams()))
+    await until_waiting(networks, 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    networks.gate.set()
+    assert said((await stages.run(picture("G"), OcrParams()))[0]) == ["G"]
+    assert networks.recognizer.batches == [4, 1]
 
 
 async def test_a_network_that_fails_fails_the_request_and_leaves_nothing_behind(
