@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine import Engine
+from serving.engine.rows import Row, run_rows
 from serving.engine.stacking import BatchBuffer
+from serving.preprocess import Picture, Recipe
 
 INPUT_SIZE = 640
 STRIDE = 32
@@ -95,14 +97,39 @@ def letterbox(
     return canvas, fit
 
 
+def network_input(picture: Picture, *, rectangular: bool = True) -> tuple[Row, Letterbox]:
+    """What `letterbox` makes of a picture, on the device if that is where it is."""
+    if isinstance(picture, np.ndarray):
+        return letterbox(picture, rectangular=rectangular)
+    height, width, _ = picture.shape
+    fit = Letterbox.fit(height, width, rectangular=rectangular)
+    return picture.prepare(letterbox_recipe(fit)), fit
+
+
+def letterbox_recipe(fit: Letterbox) -> Recipe:
+    """`letterbox` in words that a device can follow."""
+    return Recipe(
+        "bilinear",
+        fit.scaled_height,
+        fit.scaled_width,
+        fit.input_height,
+        fit.input_width,
+        mean=(0.0, 0.0, 0.0),
+        deviation=(255.0, 255.0, 255.0),
+        top=fit.top,
+        left=fit.left,
+        padding=float(_PAD_VALUE),
+    )
+
+
 def run_batch(
-    engine: Engine, tensors: Sequence[Float], buffer: BatchBuffer | None = None
+    engine: Engine, tensors: Sequence[Row], buffer: BatchBuffer | None = None
 ) -> list[dict[str, Float]]:
     """Run prepared pictures through the engine; tensors of one shape share a run, stacked in `buffer`.
 
-    Each tensor is (3, h, w) as `letterbox` made it; the result holds, per tensor and in order, the engine's
-    outputs without the batch axis. Shapes may differ within the call, since rectangular letterboxing keeps
-    the picture's ratio.
+    Each tensor is (3, h, w) as `letterbox` or `network_input` made it; the result holds, per tensor and in order,
+    the engine's outputs without the batch axis. Shapes may differ within the call, since rectangular letterboxing
+    keeps the picture's ratio.
     """
     (name,) = (spec.name for spec in engine.inputs)
     buffer = buffer or BatchBuffer()
@@ -113,7 +140,7 @@ def run_batch(
     for indices in by_shape.values():
         for start in range(0, len(indices), engine.max_batch):
             chunk = indices[start : start + engine.max_batch]
-            outputs = engine.run({name: buffer.stack([tensors[index] for index in chunk])})
+            outputs = run_rows(engine, {name: [tensors[index] for index in chunk]}, {name: buffer})
             for row, index in enumerate(chunk):
                 results[index] = {key: value[row] for key, value in outputs.items()}
     return [results[index] for index in range(len(tensors))]

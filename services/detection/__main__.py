@@ -18,6 +18,7 @@ from services.detection.service import FULL_NAME, DetectionServicer
 from services.detection.settings import DetectionSettings
 from serving.engine import EngineError
 from serving.expert import Stages, by_pixels, by_shape
+from serving.preprocess.selection import decoder_for
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.logs import configure_logs
@@ -34,6 +35,7 @@ def main() -> None:
     cv2.setNumThreads(1)  # its pool would compete with the engine's threads for a millisecond's work
     try:
         backend = open_backend(settings, WeightStore())
+        decode = decoder_for(settings, backend.engine)
     except (WeightsUnavailableError, EngineError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
@@ -46,6 +48,7 @@ def main() -> None:
         workers=settings.workers,
         cost=by_pixels,
         group=by_shape,
+        decode=decode,
     )
     search = backend.search(stages, metrics)
     servicer = DetectionServicer(backend.model, stages, search, description=backend.description)

@@ -39,9 +39,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Backend:
-    """A model ready to serve. `search` makes the search of a process from its stages and metrics. `max_batch`: the most
-    images that share an inference."""
+    """A model ready to serve. `engine` is the one that takes pictures. `search` makes the search of a process from its
+    stages and metrics. `max_batch`: the most images that share an inference."""
 
+    engine: Engine
     model: AnyDetector
     search: Callable[[Stages[Any, Any], Metrics], AnySearch]
     description: detection_pb2.DetectionServiceDescribeResponse
@@ -117,6 +118,7 @@ def _closed(
         _MOST if settings.max_detections is None else settings.max_detections,
     )
     return Backend(
+        engine=engine,
         model=model,
         search=lambda stages, metrics: ClosedSearch(model.labels, defaults),
         description=describe(engine, model, defaults, weights, words),

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.detection.model import DetectionResult
 from services.detection.vocabulary import MappedTerm
+from serving.preprocess import Picture
 
 Params = TypeVar("Params")
 Params_contra = TypeVar("Params_contra", contravariant=True)
@@ -82,7 +80,7 @@ class Detector(Protocol[Params_contra, Prepared, Raw]):
 
     labels: tuple[str, ...]
 
-    def preprocess(self, image: NDArray[np.uint8], params: Params_contra) -> Prepared:
+    def preprocess(self, image: Picture, params: Params_contra) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB."""
         ...
 

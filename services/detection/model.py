@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from serving.coco import COCO_80
 from serving.engine import Engine
+from serving.engine.rows import Row
 from serving.engine.stacking import BatchBuffer
-from serving.yolo import INPUT_SIZE, NMS_IOU, Letterbox, decode, letterbox, run_batch
+from serving.preprocess import Picture
+from serving.yolo import INPUT_SIZE, NMS_IOU, Letterbox, decode, network_input, run_batch
 
 REVISION = 1
 """Raise it when the same picture and weights would give other boxes: it is part of the version callers see."""
@@ -32,7 +34,7 @@ class DetectionParams:
 class Prepared:
     """A picture ready for the device: (3, h, w) float32 in 0-1, and where the picture lies in it."""
 
-    tensor: NDArray[np.float32]
+    tensor: Row
     fit: Letterbox
 
 
@@ -75,10 +77,10 @@ class Detector:
         self._rectangular = rectangular
         self.labels = tuple(labels)
 
-    def preprocess(self, image: NDArray[np.uint8], params: DetectionParams) -> Prepared:
+    def preprocess(self, image: Picture, params: DetectionParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB. Nothing in `params` changes what the network sees."""
         del params
-        return Prepared(*letterbox(image, rectangular=self._rectangular))
+        return Prepared(*network_input(image, rectangular=self._rectangular))
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""

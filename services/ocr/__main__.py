@@ -22,6 +22,7 @@ from services.ocr.settings import OcrSettings
 from services.ocr.stages import OcrStages
 from serving.engine import Engine
 from serving.engine.selection import open_engine
+from serving.preprocess.selection import decoder_for
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.metrics import Metrics
@@ -71,6 +72,7 @@ def load(settings: OcrSettings, store: WeightStore, metrics: Metrics) -> OcrExpe
         max_lines=settings.max_crops,
         max_queue=settings.max_queue,
         workers=settings.workers,
+        decode=decoder_for(settings, detector),
     )
     model.warm_up(sorted({1, settings.max_batch}))
     return OcrExpert(model, stages, defaults, description)

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from services.ocr.geometry import Quad
 from services.ocr.pixels import resized_planes
+from serving.engine.rows import Row
+from serving.preprocess import Picture, Recipe
 
 STRIDE = 32
 # A strip wider than this many times its height is padded (rows, not pixels stretched).
 WIDEST_STRIP = 8
+_MIDDLE = (127.5, 127.5, 127.5)
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,22 @@ def detector_input(image: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32
         below = frame.padded_height - frame.height - frame.pad_top
         image = np.pad(image, ((frame.pad_top, below), (0, 0), (0, 0)))
     return resized_planes(image, frame.input_width, frame.input_height)[None]
+
+
+def network_input(picture: Picture, frame: Frame) -> Row:
+    """`detector_input` of one picture without the batch axis, on the device if that is where the picture is.
+
+    A strip is padded before it is scaled, which the device does not do: it comes to the host for that.
+    """
+    if not isinstance(picture, np.ndarray):
+        if frame.padded_height == frame.height:
+            return picture.prepare(input_recipe(frame))
+        picture = picture.to_host()
+    made: NDArray[np.float32] = detector_input(picture, frame)[0]
+    return made
+
+
+def input_recipe(frame: Frame) -> Recipe:
+    """`detector_input` of a picture that needs no padding, in words that a device can follow."""
+    size = (frame.input_height, frame.input_width)
+    return Recipe("bilinear", *size, *size, mean=_MIDDLE, deviation=_MIDDLE, reversed_channels=True)

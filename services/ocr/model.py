@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from services.ocr.binarization import DbSettings, regions_from_map
 from services.ocr.crops import crop_line, reading_quad, turn_upside_down
 from services.ocr.ctc import Letter, Reading
-from services.ocr.detection_input import Frame, detector_input, plan_frame
+from services.ocr.detection_input import Frame, network_input, plan_frame
 from services.ocr.geometry import Quad, quad_size
 from services.ocr.orientation import AngleClassifier
 from services.ocr.reading_order import reading_order
 from services.ocr.recognition import Recognizer, WidthBuckets
 from services.ocr.words import Word, words_of
 from serving.engine import Engine
+from serving.engine.rows import Row, run_rows
 from serving.engine.stacking import BatchBuffer
+from serving.preprocess import Picture
 
 # After mapping back and clipping at the border, less than this (pixels, either side) is no text.
 _LEAST_SIDE = 3.0
@@ -54,10 +56,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image ready for the device: (H, W, 3) RGB uint8 and the detector's input (1, 3, h, w) float32."""
+    """One image ready for the detector: (H, W, 3) RGB uint8 on the host, since lines are cut out there, and the
+    detector's input (3, h, w) float32."""
 
     image: NDArray[np.uint8]
-    tensor: NDArray[np.float32]
+    tensor: Row
     frame: Frame
     params: OcrParams
 
@@ -142,10 +145,12 @@ class OcrModel:
         self._db = db or DbSettings()
         self._engines = [engine for engine in (detector, recognizer, classifier) if engine is not None]
 
-    def preprocess(self, image: NDArray[np.uint8], params: OcrParams) -> Prepared:
+    def preprocess(self, image: Picture, params: OcrParams) -> Prepared:
         """Scale and normalise `image` (H, W, 3) RGB uint8 for the detector."""
         frame = plan_frame(*image.shape[:2], min_side=self._limits.min_side, max_side=self._limits.max_side)
-        return Prepared(image=image, tensor=detector_input(image, frame), frame=frame, params=params)
+        tensor = network_input(image, frame)
+        pixels = image if isinstance(image, np.ndarray) else image.to_host()
+        return Prepared(image=pixels, tensor=tensor, frame=frame, params=params)
 
     def detect(self, batch: Sequence[Prepared]) -> list[NDArray[np.float32]]:
         """Blocking: for each image the detector's map (h, w) of its input. Images of one input size share a run."""
@@ -156,8 +161,10 @@ class OcrModel:
         for indices in by_shape.values():
             for start in range(0, len(indices), self._detector.max_batch):
                 group = indices[start : start + self._detector.max_batch]
-                stacked = self._buffer.stack([batch[i].tensor[0] for i in group])
-                maps = self._detector.run({self._detector.inputs[0].name: stacked})
+                name = self._detector.inputs[0].name
+                maps = run_rows(
+                    self._detector, {name: [batch[i].tensor for i in group]}, {name: self._buffer}
+                )
                 found.update(zip(group, maps[self._detector.outputs[0].name][:, 0], strict=True))
         return [found[index] for index in range(len(batch))]
 

@@ -21,6 +21,7 @@ from services.panoptic.service import FULL_NAME, PanopticServicer
 from services.panoptic.settings import PanopticSettings
 from serving.engine import EngineError
 from serving.expert import Stages, by_pixels, by_shape
+from serving.preprocess.selection import decoder_for
 from serving.server import Servicer, run, serve
 from serving.settings import load_settings
 from serving.telemetry.logs import configure_logs
@@ -37,11 +38,11 @@ def main() -> None:
     cv2.setNumThreads(1)  # its pool would compete with the engine's threads for a millisecond's work
     try:
         backend = open_backend(settings, WeightStore())
+        decode = decoder_for(settings, backend.engine)
     except (WeightsUnavailableError, EngineError, ValueError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
-    model = backend.model
-    metrics = Metrics(SERVICE)
+    model, metrics = backend.model, Metrics(SERVICE)
     stages = Stages(
         model.infer,
         metrics=metrics,
@@ -50,6 +51,7 @@ def main() -> None:
         workers=settings.workers,
         cost=by_pixels,
         group=by_shape,
+        decode=decode,
     )
     servicer = PanopticServicer(
         model,

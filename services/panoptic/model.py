@@ -12,8 +12,10 @@ from services.panoptic.grid import index_grid
 from services.panoptic.partition import NOBODY, Partition, partition
 from serving.coco import COCO_80, UNLABELLED, UNLABELLED_ID
 from serving.engine import Engine
+from serving.engine.rows import Row
 from serving.engine.stacking import BatchBuffer
-from serving.yolo import INPUT_SIZE, CroppedMask, Letterbox, decode, draw_masks, letterbox, run_batch
+from serving.preprocess import Picture
+from serving.yolo import INPUT_SIZE, CroppedMask, Letterbox, decode, draw_masks, network_input, run_batch
 
 REVISION = 1
 """Raise it when the same picture and weights would give another partition: it is part of the version callers see."""
@@ -39,7 +41,7 @@ class PanopticParams:
 class Prepared:
     """A picture ready for the device: (3, h, w) float32 in 0-1, and where the picture lies in it."""
 
-    tensor: Float
+    tensor: Row
     fit: Letterbox
 
 
@@ -108,10 +110,10 @@ class PanopticModel:
         self._rectangular = rectangular
         self.labels = tuple(labels)
 
-    def preprocess(self, image: NDArray[np.uint8], params: PanopticParams) -> Prepared:
+    def preprocess(self, image: Picture, params: PanopticParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB. Nothing in `params` changes what the network sees."""
         del params
-        return Prepared(*letterbox(image, rectangular=self._rectangular))
+        return Prepared(*network_input(image, rectangular=self._rectangular))
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""

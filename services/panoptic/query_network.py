@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine import Engine
+from serving.engine.rows import Row, run_rows
 from serving.engine.stacking import BatchBuffer
 
 Float = NDArray[np.float32]
@@ -21,9 +22,9 @@ _CLASSES, _MASKS = "class_queries_logits", "masks_queries_logits"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture ready for the device, (3, h, w) float32, and its own height and width in pixels."""
+    """A picture ready for the network, (3, h, w) float32, and its own height and width in pixels."""
 
-    tensor: Float
+    tensor: Row
     height: int
     width: int
 
@@ -62,7 +63,8 @@ class QueryNetwork:
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time. Raises EngineError for more pictures than the engine takes."""
-        said = self._engine.run({self._input: self._buffer.stack([item.tensor for item in batch])})
+        rows = {self._input: [item.tensor for item in batch]}
+        said = run_rows(self._engine, rows, {self._input: self._buffer})
         return [
             Raw(classes, masks, item.height, item.width)
             for classes, masks, item in zip(said[_CLASSES], said[_MASKS], batch, strict=True)

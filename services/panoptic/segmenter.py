@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.panoptic.model import PanopticParams, PanopticResult
+from serving.preprocess import Picture
 
 Prepared = TypeVar("Prepared")
 Raw = TypeVar("Raw")
@@ -19,7 +17,7 @@ class Segmenter(Protocol[Prepared, Raw]):
 
     labels: tuple[str, ...]
 
-    def preprocess(self, image: NDArray[np.uint8], params: PanopticParams) -> Prepared:
+    def preprocess(self, image: Picture, params: PanopticParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB."""
         ...
 

@@ -17,8 +17,10 @@ from services.scene_graph.relater import AnyParams, AnyRelater
 from services.scene_graph.rules import RULES_VERSION
 from services.scene_graph.service import describe
 from services.scene_graph.settings import SceneGraphSettings
+from serving.engine import Engine
 from serving.engine.selection import open_engine
 from serving.expert import Stages, by_pixels, by_shape
+from serving.preprocess.selection import decoder_for
 from serving.telemetry.metrics import Metrics
 from serving.weights import WeightStore, WeightsUnavailableError
 from serving.weights.yolo_export import exported_onnx
@@ -27,7 +29,7 @@ from serving.weights.yolo_export import exported_onnx
 @dataclass(frozen=True)
 class Backend:
     """A model ready to serve. `reference_defaults`: None where there is no published system to follow. `cost` and
-    `group` are the batcher's, of what the model prepares.
+    `group` are the batcher's, of what the model prepares. `engines`: those that take pictures.
     """
 
     model: AnyRelater
@@ -36,9 +38,10 @@ class Backend:
     description: model_pb2.ModelDescription
     cost: Callable[[Any], float] = by_pixels
     group: Callable[[Any], Hashable] = by_shape
+    engines: tuple[Engine, ...] = ()
 
     def stages(self, settings: SceneGraphSettings, metrics: Metrics) -> Stages[Any, Any]:
-        """The way of a picture through the model."""
+        """The way of a picture through the model. Raises EngineError where a device that should prepare does not."""
         return Stages(
             self.model.infer,
             metrics=metrics,
@@ -47,6 +50,7 @@ class Backend:
             workers=settings.workers,
             cost=self.cost,
             group=self.group,
+            decode=decoder_for(settings, *self.engines),
         )
 
 
@@ -74,7 +78,7 @@ def _geometric(settings: SceneGraphSettings, store: WeightStore) -> Backend:
         max_batch=engine.max_batch,
         weights=[model_pb2.WeightsInfo(artifact=info.name, sha256=info.sha256, licence=info.licence)],
     )
-    return Backend(SceneGraphModel(engine), defaults, None, description)
+    return Backend(SceneGraphModel(engine), defaults, None, description, engines=(engine,))
 
 
 def _psgtr(settings: SceneGraphSettings) -> Backend:
@@ -93,7 +97,7 @@ def _psgtr(settings: SceneGraphSettings) -> Backend:
         weights=[model_pb2.WeightsInfo(artifact=path.stem, sha256=digest, licence=settings.model_licence)],
         input_size=model.input_size,
     )
-    return Backend(model, defaults, psgtr.REFERENCE, description)
+    return Backend(model, defaults, psgtr.REFERENCE, description, engines=(engine,))
 
 
 def _fused(settings: SceneGraphSettings, store: WeightStore) -> Backend:
@@ -117,6 +121,7 @@ def _fused(settings: SceneGraphSettings, store: WeightStore) -> Backend:
         description,
         cost=fused_cost,
         group=fused_group,
+        engines=trained.engines + geometric.engines,
     )
 
 

@@ -21,6 +21,7 @@ from services.scene_graph.psgtr.model import Prepared as TrainedPrepared
 from services.scene_graph.psgtr.triplets import Answer
 from services.scene_graph.relater import Relater
 from services.scene_graph.rules import Relation
+from serving.preprocess import Picture
 
 FUSION_VERSION = "fused-1"
 """Changes whenever the same two graphs could be fused in another way."""
@@ -78,7 +79,7 @@ class FusedModel:
         """The most pictures of one `infer`."""
         return min(self._trained.max_batch, self._geometric.max_batch)
 
-    def preprocess(self, image: NDArray[np.uint8], params: FusedParams) -> Prepared:
+    def preprocess(self, image: Picture, params: FusedParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB."""
         trained = self._trained.preprocess(image, params.trained)
         return Prepared(

@@ -16,8 +16,10 @@ from services.scene_graph.geometry import GRID, Scene
 from services.scene_graph.rules import MAX_RELATIONS, Relation, relations
 from serving.coco import COCO_80
 from serving.engine import Engine
+from serving.engine.rows import Row
 from serving.engine.stacking import BatchBuffer
-from serving.yolo import CroppedMask, Float, Letterbox, decode, draw_masks, letterbox, run_batch
+from serving.preprocess import Picture
+from serving.yolo import CroppedMask, Float, Letterbox, decode, draw_masks, network_input, run_batch
 
 MAX_OBJECTS = 50
 """The most objects of one picture, best first: relations cost the square of their number."""
@@ -44,7 +46,7 @@ class SceneGraphParams:
 class Prepared:
     """A picture as the network takes it: (3, h, w) float32 in 0-1, and where the picture lies in it."""
 
-    tensor: Float
+    tensor: Row
     fit: Letterbox
 
 
@@ -91,10 +93,10 @@ class SceneGraphModel:
         """The most pictures of one `infer`."""
         return self._engine.max_batch
 
-    def preprocess(self, image: NDArray[np.uint8], params: SceneGraphParams = SceneGraphParams()) -> Prepared:
+    def preprocess(self, image: Picture, params: SceneGraphParams = SceneGraphParams()) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB. Nothing in `params` changes what the network sees."""
         del params
-        return Prepared(*letterbox(image))
+        return Prepared(*network_input(image))
 
     def infer(self, batch: Sequence[Prepared]) -> Sequence[Raw]:
         """Run prepared pictures; blocking, one caller at a time."""

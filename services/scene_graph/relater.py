@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.scene_graph.model import SceneGraph
+from serving.preprocess import Picture
 
 
 class Params(Protocol):
@@ -37,7 +35,7 @@ class Relater(Protocol[P_contra, Prepared, Raw]):
         """The most pictures of one `infer`."""
         ...
 
-    def preprocess(self, image: NDArray[np.uint8], params: P_contra) -> Prepared:
+    def preprocess(self, image: Picture, params: P_contra) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB."""
         ...
 

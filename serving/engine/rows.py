@@ -29,15 +29,17 @@ class PlacingEngine(Engine, Protocol):
         ...
 
 
-def run_rows(engine: Engine, name: str, rows: Sequence[Row], buffer: BatchBuffer) -> dict[str, Tensor]:
-    """Run `rows` as the input `name`, the engine's only one. `buffer` is where rows of the host become a batch.
+def run_rows(
+    engine: Engine, inputs: Mapping[str, Sequence[Row]], buffers: Mapping[str, BatchBuffer]
+) -> dict[str, Tensor]:
+    """Run a batch: every input as its rows. `buffers` are where rows of the host become a batch, one for each input.
 
     Rows of the host alone run on any engine. Raises EngineError where the engine does not take rows from a device, and
     what its `run` raises; ValueError for no rows or rows of several shapes.
     """
-    host = [row for row in rows if isinstance(row, np.ndarray)]
-    if len(host) == len(rows):
-        return engine.run({name: buffer.stack(host)})
+    on_host = {name: [row for row in rows if isinstance(row, np.ndarray)] for name, rows in inputs.items()}
+    if all(len(on_host[name]) == len(rows) for name, rows in inputs.items()):
+        return engine.run({name: buffers[name].stack(rows) for name, rows in on_host.items()})
     if not isinstance(engine, PlacingEngine):
         raise EngineError(f"{engine.name}: takes no pictures that were prepared on a device")
-    return engine.run_rows({name: rows})
+    return engine.run_rows(inputs)

@@ -29,6 +29,11 @@ class EngineSettings(ServerSettings):
     )
     precision: Precision = Field("fp16", description="of the plan: fp32, fp16, bf16, int8 or fp8")
     gpu: int = Field(0, ge=0, description="which GPU runs the plan, as the driver counts them")
+    device_preparation: bool = Field(
+        True,
+        description="decode and scale JPEG on the GPU where the plan runs there and nvImageCodec is installed; "
+        "it has not run on hardware",
+    )
 
 
 def default_batch(settings: Mapping[str, Any]) -> int:

@@ -12,6 +12,10 @@ rounded to whole levels as both do."""
 
 Levels = tuple[float, float, float]
 
+IMAGENET_MEAN: Levels = (123.675, 116.28, 103.53)
+IMAGENET_DEVIATION: Levels = (58.395, 57.12, 57.375)
+"""Red, green, blue: what networks that began with ImageNet's pictures are given them by."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,3 +51,24 @@ class Recipe:
             raise ValueError(
                 f"the picture does not lie within the input, or a deviation is not positive: {self}"
             )
+
+
+@dataclass(frozen=True)
+class SquareRecipe:
+    """From a picture (H, W, 3) uint8 RGB to (3, side, side) float32, as OWLv2 takes it.
+
+    The picture lies in the upper left corner of a square as large as its longer side, the rest of which has the level
+    `padding`. The square is smoothed where it shrinks (Gaussian, its deviation half of what the scale exceeds 1 by,
+    mirrored at the ends), scaled by the four neighbours of each output's middle, not rounded, and normalised as a
+    `Recipe` does it.
+    """
+
+    side: int
+    mean: Levels
+    deviation: Levels
+    padding: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a square of nothing, or a deviation that is not positive."""
+        if self.side < 1 or not all(each > 0 for each in self.deviation):
+            raise ValueError(f"the square is empty, or a deviation is not positive: {self}")

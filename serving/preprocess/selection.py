@@ -1,28 +1,48 @@
-"""Whether a process can prepare pictures on the device, found by capability: nothing absent is ever imported."""
+"""Where the pictures of a process are decoded, decided once and by capability: nothing absent is ever imported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import structlog
+
 from serving.engine.protocol import Engine
 from serving.engine.rows import PlacingEngine
+from serving.engine.settings import EngineSettings
+from serving.image import ImageLimits, decode_image
 from serving.preprocess.codec import codec_installed
+from serving.preprocess.picture import Picture
 
 if TYPE_CHECKING:
     from serving.preprocess.device import DevicePreparation
 
+Decode = Callable[[bytes, ImageLimits], Picture]
+"""From a file to a picture, held to limits first; raises as `serving.image.decode_image`."""
 
-def preparation_for(
-    engine: Engine, *, index: int = 0, installed: Callable[[], bool] = codec_installed
-) -> DevicePreparation | None:
-    """Preparation on the GPU of this index, which is the one that `engine` runs on; None where the engine takes no rows
-    from a device, or nvImageCodec is not installed: then pictures are prepared on the host.
+log = structlog.get_logger(__name__)
 
-    Raises EngineError where torch finds no such GPU.
-    """
-    if not isinstance(engine, PlacingEngine) or not installed():
-        return None
+
+def _open(gpu: int) -> DevicePreparation:
     from serving.preprocess.device import open_preparation
 
-    return open_preparation(index)
+    return open_preparation(gpu)
+
+
+def decoder_for(
+    settings: EngineSettings,
+    *engines: Engine,
+    installed: Callable[[], bool] = codec_installed,
+    open_device: Callable[[int], DevicePreparation] = _open,
+) -> Decode:
+    """What decodes pictures for `engines`, which take the same ones: the GPU that they run on, where every one of them
+    takes rows from there, nvImageCodec is installed and the settings do not say otherwise; else the host.
+
+    Raises EngineError where nvImageCodec is installed and does not work.
+    """
+    takes_rows = bool(engines) and all(isinstance(engine, PlacingEngine) for engine in engines)
+    if not (settings.device_preparation and takes_rows and installed()):
+        return decode_image
+    preparation = open_device(settings.gpu)
+    log.info("pictures are prepared on the device", gpu=settings.gpu)
+    return preparation.decode

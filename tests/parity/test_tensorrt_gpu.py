@@ -12,8 +12,10 @@ import pytest
 
 from cli.engines_calibration import calibration_of
 from cli.graphs import GRAPHS
+from services.detection.model import DetectionParams, Detector
 from serving.engine import OnnxRuntimeEngine, Tensor, TensorSpec
 from serving.engine.graph import ExportedGraph, prepare_graph
+from serving.engine.settings import EngineSettings
 from serving.engine.tensorrt import BuildRequest, build_plan, load_library
 from serving.engine.tensorrt.gpu import present_gpus
 from serving.engine.tensorrt.library import LIBRARIES, installed
@@ -21,6 +23,10 @@ from serving.engine.tensorrt.opening import PlanWeights, open_tensorrt
 from serving.engine.tensorrt.plan import Precision
 from serving.engine.tensorrt.refit import can_strip
 from serving.engine.tensorrt.store import PlanStore
+from serving.image import ImageLimits, decode_image
+from serving.preprocess import Picture
+from serving.preprocess.codec import codec_installed
+from serving.preprocess.selection import decoder_for
 from serving.weights import WeightStore
 
 pytestmark = [
@@ -108,3 +114,37 @@ def test_eight_bits_are_those_of_the_graph(name: str, precision: Precision, tmp_
         assert apart <= 5e-2 * np.abs(want).max(), output
     ours.close()
     reference.close()
+
+
+@pytest.mark.skipif(not codec_installed(), reason="no nvImageCodec")
+def test_an_expert_finds_the_same_in_pictures_that_the_device_prepared(tmp_path: Path) -> None:
+    """Objects that are sure on one way are there on the other: what decoders round differently moves them a little."""
+    library, target = load_library(), present_gpus()[0].target
+    (graph,) = [graph for graph in GRAPHS if graph.name == "yolo26n"]
+    prepared = prepare_graph(graph, "fp16", WeightStore())
+    store = PlanStore(tmp_path)
+    request = BuildRequest(prepared.onnx, graph.profiles, (target,))
+    store.obtain(prepared.key(library, (target,)), lambda _: build_plan(library, request))
+    engine = open_tensorrt(graph.name, prepared.digest, store=store, library=library)
+    decode = decoder_for(EngineSettings(port=0, engine="tensorrt"), engine)
+    model, params = Detector(engine), DetectionParams(0.4, 50)
+    photos = [photo.read_bytes() for photo in sorted(PHOTOS.glob("*.jpg"))]
+    on_device = [decode(photo, ImageLimits()) for photo in photos]
+    assert not any(isinstance(picture, np.ndarray) for picture in on_device)
+    ways: list[list[Picture]] = [on_device, [decode_image(photo) for photo in photos]]
+    # Three times, as above; photos of one shape share a run.
+    for _ in range(3):
+        device, host = (
+            [
+                model.postprocess(raw, params)
+                for raw in model.infer([model.preprocess(picture, params) for picture in pictures])
+            ]
+            for pictures in ways
+        )
+        for ours, reference in zip(device, host, strict=True):
+            for box, label in zip(
+                reference.boxes[sure := reference.scores > 0.6], reference.labels[sure], strict=True
+            ):
+                apart = np.abs(ours.boxes[ours.labels == label] - box).max(axis=1, initial=0.0)
+                assert apart.min(initial=1.0) < 0.02
+    engine.close()

@@ -66,6 +66,7 @@ def open_owlv2(settings: DetectionSettings, store: WeightStore) -> Backend:
         tower.close()
 
     return Backend(
+        engine=engine,
         model=detector,
         search=search,
         description=_describe(engine, detector, serving, bundle, words, own, settings.model_licence),

@@ -22,10 +22,12 @@ from services.detection.owlv2.bundle import (
     OBJECTNESS,
     PIXELS,
 )
-from services.detection.owlv2.pixels import network_input, reference_input
+from services.detection.owlv2.pixels import input_recipe, network_input, reference_input
 from services.detection.owlv2.queries import Float, Queries, best_queries, example_patch, iou, sigmoid, unit
 from serving.engine import Engine
+from serving.engine.rows import Row, run_rows
 from serving.engine.stacking import BatchBuffer
+from serving.preprocess import Picture, exact
 
 REVISION = 1
 """Raise it when the same picture, words and weights would give other boxes: it is part of the version callers see."""
@@ -47,9 +49,9 @@ class Owlv2Params:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture ready for the device: (3, S, S) float32, its own height and width, and whether it was squashed."""
+    """A picture ready for the network: (3, S, S) float32, its own height and width, and whether it was squashed."""
 
-    tensor: Float
+    tensor: Row
     height: int
     width: int
     squashed: bool
@@ -89,14 +91,21 @@ class Owlv2Detector:
         """Side of the network's square input in pixels."""
         return self._size
 
-    def preprocess(self, image: NDArray[np.uint8], params: Owlv2Params) -> Prepared:
+    def preprocess(self, image: Picture, params: Owlv2Params) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB; only the profile changes what the network sees."""
-        prepare = reference_input if params.reference else network_input
-        return Prepared(prepare(image, self._size), image.shape[0], image.shape[1], params.reference)
+        height, width = image.shape[:2]
+        tensor: Row
+        if params.reference:
+            tensor = reference_input(exact(image), self._size)
+        elif isinstance(image, np.ndarray):
+            tensor = network_input(image, self._size)
+        else:
+            tensor = image.prepare(input_recipe(self._size))
+        return Prepared(tensor, height, width, params.reference)
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time. What is looked for plays no part: any pictures share a batch."""
-        said = self._engine.run({PIXELS: self._buffer.stack([item.tensor for item in batch])})
+        said = run_rows(self._engine, {PIXELS: [item.tensor for item in batch]}, {PIXELS: self._buffer})
         return [
             Raw(
                 class_embeds=said[CLASS_EMBEDS][index],

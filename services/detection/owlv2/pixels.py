@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.preprocess.recipe import Levels, SquareRecipe
+
 Float = NDArray[np.float32]
 
 SQUASHED = 490
@@ -53,6 +55,16 @@ def network_input(image: NDArray[np.uint8], size: int, *, padding: float = GREY)
     pixels = _resampled(image, rows, columns) * np.float32(1 / 255)
     pixels += np.float32(padding) * (1 - np.outer(rows.inside, columns.inside))
     return _normalised(pixels)
+
+
+def input_recipe(size: int) -> SquareRecipe:
+    """`network_input` in words that a device can follow."""
+    return SquareRecipe(size, _levels(_MEAN), _levels(_DEVIATION), GREY * 255)
+
+
+def _levels(shares: Float) -> Levels:
+    red, green, blue = (float(share) * 255 for share in shares)
+    return red, green, blue
 
 
 def reference_input(image: NDArray[np.uint8], size: int) -> Float:

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.panoptic.eomt.claims import settle_claims, sure_queries
-from services.panoptic.eomt.pixels import network_input
+from services.panoptic.eomt.pixels import input_recipe, network_input
 from services.panoptic.grid import index_grid
 from services.panoptic.model import PanopticParams, PanopticResult
 from services.panoptic.query_network import Prepared, QueryNetwork, Raw
 from services.panoptic.query_segments import Said, best_first, list_instances, list_segments, number_segments
 from serving.coco import COCO_PANOPTIC
 from serving.engine import Engine
+from serving.preprocess import Picture
 
 REVISION = 1
 """Raise it when the same picture and weights would give another partition: it is part of the version callers see."""
@@ -44,11 +44,13 @@ class EomtModel:
         """(height, width) of the network's input in pixels."""
         return self._network.input_size
 
-    def preprocess(self, image: NDArray[np.uint8], params: PanopticParams) -> Prepared:
+    def preprocess(self, image: Picture, params: PanopticParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB. Nothing in `params` changes what the network sees."""
         del params
         height, width = image.shape[:2]
-        return Prepared(network_input(image, self._side), height, width)
+        if isinstance(image, np.ndarray):
+            return Prepared(network_input(image, self._side), height, width)
+        return Prepared(image.prepare(input_recipe(height, width, self._side)), height, width)
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.preprocess.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Recipe
+
 Float = NDArray[np.float32]
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
@@ -24,6 +26,12 @@ def network_input(image: NDArray[np.uint8], side: int) -> Float:
     scaled = canvas.transpose(2, 0, 1).astype(np.float32) * np.float32(1 / 255)
     normalised: Float = (scaled - _MEAN) / _DEVIATION
     return np.ascontiguousarray(normalised)
+
+
+def input_recipe(height: int, width: int, side: int) -> Recipe:
+    """`network_input` of a picture of that size, in words that a device can follow."""
+    scaled = scaled_size(height, width, side)
+    return Recipe("antialiased", *scaled, side, side, IMAGENET_MEAN, IMAGENET_DEVIATION, padding=0.0)
 
 
 def scaled_size(height: int, width: int, side: int) -> tuple[int, int]:

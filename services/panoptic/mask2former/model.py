@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.panoptic.grid import index_grid
 from services.panoptic.mask2former.bilinear import Bilinear
 from services.panoptic.mask2former.claims import Claims, settle_claims
-from services.panoptic.mask2former.pixels import network_input
+from services.panoptic.mask2former.pixels import input_recipe, network_input
 from services.panoptic.mask2former.queries import SureQueries, sure_queries
 from services.panoptic.model import Instance, PanopticParams, PanopticResult
 from services.panoptic.query_network import Prepared, QueryNetwork, Raw
 from services.panoptic.query_segments import Said, best_first, list_instances, list_segments, number_segments
 from serving.coco import COCO_PANOPTIC
 from serving.engine import Engine
+from serving.preprocess import Picture, exact
 
 REVISION = 1
 """Raise it when the same picture and weights would give another partition: it is part of the version callers see."""
@@ -45,11 +45,14 @@ class Mask2FormerModel:
         """(height, width) of the network's input in pixels."""
         return self._network.input_size
 
-    def preprocess(self, image: NDArray[np.uint8], params: PanopticParams) -> Prepared:
+    def preprocess(self, image: Picture, params: PanopticParams) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB; only the profile changes what the network sees."""
         height, width = image.shape[:2]
-        tensor = network_input(image, self.input_size, squash_first=params.reference)
-        return Prepared(tensor, height, width)
+        if params.reference:
+            return Prepared(network_input(exact(image), self.input_size, squash_first=True), height, width)
+        if isinstance(image, np.ndarray):
+            return Prepared(network_input(image, self.input_size), height, width)
+        return Prepared(image.prepare(input_recipe(self.input_size)), height, width)
 
     def infer(self, batch: Sequence[Prepared]) -> list[Raw]:
         """Blocking; one caller at a time."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from services.panoptic.mask2former.bilinear import Bilinear, Float
+from serving.preprocess.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Recipe
 
 SQUASHED = (490, 490)
 """What the published systems make of every picture first, (height, width) in pixels."""
@@ -28,6 +29,12 @@ def network_input(image: NDArray[np.uint8], size: tuple[int, int], *, squash_fir
     scaled = np.asarray(resized, np.float32).transpose(2, 0, 1) * np.float32(1 / 255)
     normalised: Float = (scaled - _MEAN) / _DEVIATION
     return np.ascontiguousarray(normalised)
+
+
+def input_recipe(size: tuple[int, int]) -> Recipe:
+    """`network_input` of a picture that is not squashed first, in words that a device can follow."""
+    height, width = size
+    return Recipe("antialiased", height, width, height, width, IMAGENET_MEAN, IMAGENET_DEVIATION)
 
 
 def squash(image: NDArray[np.uint8], size: tuple[int, int] = SQUASHED) -> NDArray[np.uint8]:

@@ -10,16 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.scene_graph.model import SceneGraph, SceneGraphParams
 from services.scene_graph.predicates import PREDICATES
-from services.scene_graph.psgtr.pixels import LONGER, SHORTER, STRIDE, Fit, Float, network_input
+from services.scene_graph.psgtr.pixels import (
+    LONGER,
+    SHORTER,
+    STRIDE,
+    Fit,
+    Float,
+    fitted,
+    input_recipe,
+    network_input,
+    picture_mask,
+)
 from services.scene_graph.psgtr.reference_graph import reference_graph
 from services.scene_graph.psgtr.serving_graph import serving_graph
 from services.scene_graph.psgtr.triplets import Answer
 from serving.coco import COCO_PANOPTIC
 from serving.engine import Engine
+from serving.engine.rows import Row, run_rows
+from serving.engine.stacking import BatchBuffer
+from serving.preprocess import Picture, exact
 
 REVISION = "psgtr-1"
 """Changes whenever the same picture and weights could give another graph: part of the version callers see."""
@@ -43,9 +55,9 @@ _MASKS = ("subject_masks", "object_masks")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture ready for the device: (3, h, w) and (h, w) float32, and where the picture lies in them."""
+    """A picture ready for the network: (3, h, w) and (h, w) float32, and where the picture lies in them."""
 
-    tensor: Float
+    tensor: Row
     mask: Float
     fit: Fit
 
@@ -60,6 +72,7 @@ class PsgtrModel:
     def __init__(self, engine: Engine, *, longer: int = LONGER, shorter: int = SHORTER) -> None:
         _check(engine)
         self._engine = engine
+        self._buffers = {name: BatchBuffer() for name in _INPUTS}
         self._longer, self._shorter = longer, shorter
 
     @property
@@ -72,12 +85,15 @@ class PsgtrModel:
         """(height, width) in pixels of the largest input, that of a wide picture."""
         return -(-self._shorter // STRIDE) * STRIDE, -(-self._longer // STRIDE) * STRIDE
 
-    def preprocess(self, image: NDArray[np.uint8], params: SceneGraphParams = SERVING) -> Prepared:
+    def preprocess(self, image: Picture, params: SceneGraphParams = SERVING) -> Prepared:
         """`image`: (H, W, 3) uint8 RGB; only the profile changes what the network sees."""
-        prepared = network_input(
-            image, longer=self._longer, shorter=self._shorter, as_published=params.reference
-        )
-        return Prepared(*prepared)
+        if params.reference or isinstance(image, np.ndarray):
+            made = network_input(
+                exact(image), longer=self._longer, shorter=self._shorter, as_published=params.reference
+            )
+            return Prepared(*made)
+        fit = fitted(*image.shape[:2], longer=self._longer, shorter=self._shorter)
+        return Prepared(image.prepare(input_recipe(fit)), picture_mask(fit), fit)
 
     def infer(self, batch: Sequence[Prepared]) -> list[Answer]:
         """Blocking; one caller at a time. Pictures of one size share a run: padding one to the size of another would
@@ -90,12 +106,11 @@ class PsgtrModel:
         for alike in by_size.values():
             for start in range(0, len(alike), self._engine.max_batch):
                 chunk = alike[start : start + self._engine.max_batch]
-                said = self._engine.run(
-                    {
-                        "pixel_values": np.stack([batch[index].tensor for index in chunk]),
-                        "pixel_mask": np.stack([batch[index].mask for index in chunk]),
-                    }
-                )
+                rows: dict[str, list[Row]] = {
+                    "pixel_values": [batch[index].tensor for index in chunk],
+                    "pixel_mask": [batch[index].mask for index in chunk],
+                }
+                said = run_rows(self._engine, rows, self._buffers)
                 for row, index in enumerate(chunk):
                     one = {name: value[row] for name, value in said.items()}
                     answers[index] = Answer(**one, fit=batch[index].fit)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from serving.preprocess.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Recipe
 
 Float = NDArray[np.float32]
 
@@ -60,16 +62,33 @@ def network_input(
     height, width = image.shape[:2]
     if as_published:
         image = np.ascontiguousarray(squash(image)[..., ::-1])
-    scaled_height, scaled_width = _scaled(image.shape[0], image.shape[1], longer, shorter)
-    resized = np.asarray(
-        cv2.resize(image, (scaled_width, scaled_height), interpolation=cv2.INTER_LINEAR), np.float32
+    fit = replace(
+        fitted(image.shape[0], image.shape[1], longer=longer, shorter=shorter), height=height, width=width
     )
-    fit = Fit(height, width, scaled_height, scaled_width, _padded(scaled_height), _padded(scaled_width))
+    size = (fit.scaled_width, fit.scaled_height)
+    resized = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.float32)
     pixels = np.zeros((3, fit.input_height, fit.input_width), np.float32)
-    pixels[:, :scaled_height, :scaled_width] = (resized.transpose(2, 0, 1) - _MEAN) / _DEVIATION
-    mask = np.zeros(pixels.shape[1:], np.float32)
-    mask[:scaled_height, :scaled_width] = 1
-    return pixels, mask, fit
+    pixels[:, : fit.scaled_height, : fit.scaled_width] = (resized.transpose(2, 0, 1) - _MEAN) / _DEVIATION
+    return pixels, picture_mask(fit), fit
+
+
+def fitted(height: int, width: int, *, longer: int = LONGER, shorter: int = SHORTER) -> Fit:
+    """Where a picture of `height` x `width` pixels comes to lie."""
+    scaled_height, scaled_width = _scaled(height, width, longer, shorter)
+    return Fit(height, width, scaled_height, scaled_width, _padded(scaled_height), _padded(scaled_width))
+
+
+def picture_mask(fit: Fit) -> Float:
+    """(h, w) float32: 1 where the picture lies, 0 where the padding does."""
+    mask = np.zeros((fit.input_height, fit.input_width), np.float32)
+    mask[: fit.scaled_height, : fit.scaled_width] = 1
+    return mask
+
+
+def input_recipe(fit: Fit) -> Recipe:
+    """The pixels of `network_input`, not as published, in words that a device can follow."""
+    scaled, size = (fit.scaled_height, fit.scaled_width), (fit.input_height, fit.input_width)
+    return Recipe("bilinear", *scaled, *size, IMAGENET_MEAN, IMAGENET_DEVIATION)
 
 
 def squash(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

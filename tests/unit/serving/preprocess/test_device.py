@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from serving.engine import EngineError, FakeEngine, TensorSpec
+from serving.engine import DeviceLostError, EngineError, FakeEngine, TensorSpec
 from serving.engine.rows import run_rows
 from serving.engine.stacking import BatchBuffer
 from serving.engine.tensorrt.device import Buffer, PlacedTensor
@@ -23,7 +23,7 @@ from serving.errors import ImageCorruptError, ImageTooLargeError, PolysightError
 from serving.image import ImageLimits, decode_image
 from serving.preprocess import Recipe
 from serving.preprocess.codec import load_codec
-from serving.preprocess.device import DevicePicture, DevicePreparation, open_preparation
+from serving.preprocess.device import DevicePicture, DevicePreparation, open_preparation, tried
 from serving.preprocess.jpeg import device_jpeg
 
 LIMITS = ImageLimits()
@@ -145,7 +145,10 @@ def test_a_picture_of_the_device_is_upright(orientation: object) -> None:
     host = decode_image(data)
     assert found.shape == host.shape
     np.testing.assert_array_equal(found.pixels.numpy(), host)
-    row = preparation(HostCodec()).prepare(found, RECIPE)
+    np.testing.assert_array_equal(found.to_host(), host)
+    assert found.to_host().flags.c_contiguous
+    np.testing.assert_array_equal(found.exact(), host)
+    row = found.prepare(RECIPE)
     assert (row.shape, row.dtype) == ((3, 8, 8), "float32")
 
 
@@ -158,12 +161,52 @@ def test_what_the_device_fails_to_decode_the_host_decodes(answer: Callable[[], A
     np.testing.assert_array_equal(found, decode_image(file()))
 
 
-def test_a_device_that_fails_is_an_error_of_the_engine() -> None:
-    def lost() -> Any:
-        raise RuntimeError("CUDA error")
+def test_a_picture_too_large_for_the_device_is_decoded_by_the_host() -> None:
+    codec = HostCodec()
+    limited = DevicePreparation(codec, HostLane, max_pixels=24 * 40 - 1)
+    np.testing.assert_array_equal(limited.decode(file(), LIMITS), decode_image(file()))
+    assert codec.asked == []
+    assert isinstance(
+        DevicePreparation(codec, HostLane, max_pixels=24 * 40).decode(file(), LIMITS), DevicePicture
+    )
 
-    with pytest.raises(EngineError, match="decoding on GPU 1 failed: CUDA error"):
-        preparation(HostCodec(lost)).decode(file(), LIMITS)
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("CUDA error: out of memory", EngineError),
+        ("CUDA error: an illegal memory access was encountered", DeviceLostError),
+    ],
+)
+def test_a_device_that_fails_is_an_error_of_the_engine(said: str, error: type[EngineError]) -> None:
+    def fails() -> Any:
+        raise RuntimeError(said)
+
+    with pytest.raises(EngineError, match=f"CUDA failed while decoding a picture: {said}") as caught:
+        preparation(HostCodec(fails)).decode(file(), LIMITS)
+    assert type(caught.value) is error
+
+
+def test_what_is_found_to_work_is_used() -> None:
+    made = preparation(HostCodec())
+    assert tried(lambda: made) is made
+
+
+def refused() -> Any:
+    raise TypeError("unexpected argument")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda: None, "does not decode JPEG"),
+        (lambda: torch.zeros(64, 64, 3, dtype=torch.uint8), r"a grey of 128 as \[0, 0, 0\]"),
+        (refused, "unexpected argument"),
+    ],
+)
+def test_what_does_not_work_is_said_before_anything_is_served(answer: Callable[[], Any], said: str) -> None:
+    with pytest.raises(EngineError, match=f"does not work: .*{said}.* DEVICE_PREPARATION=false"):
+        tried(lambda: preparation(HostCodec(answer)))
 
 
 def test_each_thread_has_a_decoder_of_its_own() -> None:
@@ -186,9 +229,10 @@ def test_an_engine_that_takes_no_rows_says_so() -> None:
     spec = (TensorSpec("x", ("batch", 3, 8, 8), "float32"),)
     engine = FakeEngine(spec, spec, dict)
     row = np.ones((3, 8, 8), np.float32)
-    assert run_rows(engine, "x", [row, row], BatchBuffer())["x"].shape == (2, 3, 8, 8)
+    buffers = {"x": BatchBuffer()}
+    assert run_rows(engine, {"x": [row, row]}, buffers)["x"].shape == (2, 3, 8, 8)
     with pytest.raises(EngineError, match="takes no pictures that were prepared on a device"):
-        run_rows(engine, "x", [row, HostRow(torch.ones(3, 8, 8))], BatchBuffer())
+        run_rows(engine, {"x": [row, HostRow(torch.ones(3, 8, 8))]}, buffers)
 
 
 @pytest.mark.skipif(load_codec() is not None, reason="nvImageCodec is installed")

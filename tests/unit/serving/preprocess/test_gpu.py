@@ -41,7 +41,7 @@ def test_the_device_decodes_and_prepares_as_the_host_does(photo: Path) -> None:
     with device.current():
         buffer = device.buffer(2 * expected.nbytes)
         # Not at the beginning, as the second row of a batch would be.
-        preparation.prepare(picture, recipe).copy_to(buffer, expected.nbytes)
+        picture.prepare(recipe).copy_to(buffer, expected.nbytes)
         buffer.download(2 * expected.nbytes)
         device.synchronize()
     found = buffer.host((2, *expected.shape), "float32")[1]

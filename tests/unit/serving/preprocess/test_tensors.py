@@ -9,18 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.ocr.detection_input import detector_input, plan_frame
+from services.detection.owlv2 import pixels as owlv2
+from services.ocr.detection_input import detector_input, input_recipe, plan_frame
 from services.panoptic.eomt import pixels as eomt
 from services.panoptic.mask2former import pixels as mask2former
 from services.scene_graph.psgtr import pixels as psgtr
-from serving.preprocess import Recipe
-from serving.preprocess.tensors import TOLERANCE_LEVELS, prepare, turned
-from serving.yolo import letterbox
+from serving.preprocess import Recipe, SquareRecipe
+from serving.preprocess.tensors import SQUARE_TOLERANCE_LEVELS, TOLERANCE_LEVELS, prepare, turned
+from serving.yolo import letterbox, letterbox_recipe
 
 Picture = NDArray[np.uint8]
 Expected = tuple[Recipe, NDArray[np.float32]]
-
-MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def picture(height: int, width: int, seed: int) -> Picture:
@@ -32,33 +31,27 @@ def picture(height: int, width: int, seed: int) -> Picture:
 
 
 def of_mask2former(image: Picture) -> Expected:
-    made = mask2former.network_input(image, (64, 96))
-    return Recipe("antialiased", 64, 96, 64, 96, MEAN, DEVIATION), made
+    return mask2former.input_recipe((64, 96)), mask2former.network_input(image, (64, 96))
 
 
 def of_eomt(image: Picture) -> Expected:
-    height, width = eomt.scaled_size(image.shape[0], image.shape[1], 64)
-    recipe = Recipe("antialiased", height, width, 64, 64, MEAN, DEVIATION, padding=0.0)
-    return recipe, eomt.network_input(image, 64)
+    height, width, _ = image.shape
+    return eomt.input_recipe(height, width, 64), eomt.network_input(image, 64)
 
 
 def of_yolo(image: Picture) -> Expected:
     made, fit = letterbox(image, size=96)
-    place = (fit.scaled_height, fit.scaled_width, fit.input_height, fit.input_width)
-    return Recipe("bilinear", *place, (0,) * 3, (255,) * 3, fit.top, fit.left, padding=114.0), made
+    return letterbox_recipe(fit), made
 
 
 def of_psgtr(image: Picture) -> Expected:
     made, _, fit = psgtr.network_input(image, longer=96, shorter=64)
-    place = (fit.scaled_height, fit.scaled_width, fit.input_height, fit.input_width)
-    return Recipe("bilinear", *place, MEAN, DEVIATION), made
+    return psgtr.input_recipe(fit), made
 
 
 def of_ocr(image: Picture) -> Expected:
     frame = plan_frame(*image.shape[:2], min_side=64, max_side=128)
-    size = (frame.input_height, frame.input_width)
-    recipe = Recipe("bilinear", *size, *size, (127.5,) * 3, (127.5,) * 3, reversed_channels=True)
-    return recipe, detector_input(image, frame)[0]
+    return input_recipe(frame), detector_input(image, frame)[0]
 
 
 @pytest.mark.parametrize("expert", [of_mask2former, of_eomt, of_yolo, of_psgtr, of_ocr])
@@ -75,6 +68,20 @@ def test_the_device_makes_what_the_expert_makes(expert: object, height: int, wid
     levels = np.abs(made.numpy() - expected) * np.array(recipe.deviation, np.float32)[:, None, None]
     assert levels.max() <= TOLERANCE_LEVELS + 1e-3
     assert levels.mean() < 0.5
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([32, 60, 96]), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_the_device_makes_squares_as_owlv2_takes_them(height: int, width: int, side: int, seed: int) -> None:
+    """Shrinking, enlarging and neither, with padding below, at the right and nowhere."""
+    image = picture(height, width, seed)
+    recipe = owlv2.input_recipe(side)
+    expected = owlv2.network_input(image, side)
+    made = prepare(torch.from_numpy(image), recipe)
+    assert made.is_contiguous()
+    assert tuple(made.shape) == expected.shape
+    levels = np.abs(made.numpy() - expected) * np.array(recipe.deviation, np.float32)[:, None, None]
+    assert levels.max() <= SQUARE_TOLERANCE_LEVELS
 
 
 def test_a_picture_of_the_right_size_is_only_normalised() -> None:
@@ -106,3 +113,6 @@ def test_what_is_no_picture_and_what_does_not_fit_is_refused() -> None:
     for height, top, deviation in ((7, 0, 1.0), (8, 1, 1.0), (8, -1, 1.0), (8, 0, 0.0)):
         with pytest.raises(ValueError, match="does not lie within"):
             Recipe("bilinear", 8, 12, height, 12, (0,) * 3, (deviation,) * 3, top=top)
+    for side, deviation in ((0, 1.0), (8, 0.0)):
+        with pytest.raises(ValueError, match="square"):
+            SquareRecipe(side, (0,) * 3, (deviation,) * 3, 0)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.engine import Engine, EngineError, Tensor, TensorSpec
+from serving.engine import DeviceLostError, Engine, EngineError, Tensor, TensorSpec
 from serving.engine.rows import PlacingEngine, run_rows
 from serving.engine.stacking import BatchBuffer
 from serving.engine.tensorrt import (
@@ -445,7 +445,7 @@ def test_rows_of_host_and_device_make_one_batch(bench: Bench, calls: list[tuple[
     for seed, (on_device, width) in enumerate(calls):
         x = random(len(on_device), width, seed)
         rows = [HostPlaced(row) if there else row for row, there in zip(x, on_device, strict=True)]
-        np.testing.assert_array_equal(run_rows(engine, "x", rows, BatchBuffer())["y"], x * 2)
+        np.testing.assert_array_equal(run_rows(engine, {"x": rows}, {"x": BatchBuffer()})["y"], x * 2)
 
 
 def test_rows_that_do_not_fit_are_refused(bench: Bench) -> None:
@@ -503,10 +503,10 @@ def test_kernels_are_compiled_when_shapes_are_told_where_the_library_asks(bench:
 def test_a_device_that_fails_is_not_used_again_and_closes(bench: Bench) -> None:
     engine = bench.engine()
     bench.device.lost = True
-    with pytest.raises(EngineError, match="illegal memory access"):
+    with pytest.raises(DeviceLostError, match="illegal memory access"):
         engine.run({"x": random(1, 1)})
     waits = bench.device.waits
-    with pytest.raises(EngineError, match="failed before and takes no more: an illegal memory access"):
+    with pytest.raises(DeviceLostError, match="failed before and takes no more: an illegal memory access"):
         engine.run({"x": random(1, 1)})
     engine.close()
     assert bench.device.waits == waits
