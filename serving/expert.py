@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -94,6 +96,7 @@ class Stages(Generic[Prepared, Raw]):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stage")
         self._limits = limits
         self._decode = decode
+        self._inside = 0
         self._closing = False
 
     async def run(
@@ -103,21 +106,41 @@ class Stages(Generic[Prepared, Raw]):
         postprocess: Callable[[Raw], Result],
         timeout_s: float | None = None,
     ) -> tuple[Result, StageTimings]:
-        """Take one image file through all stages; see `run_stages`."""
+        """Take one image file through all stages; see `run_stages`, and `visit_stages` for one that is alone."""
         if self._closing:
             raise ShuttingDownError("the server is shutting down and takes no new work")
-        result, timings = await run_stages(
-            image_bytes,
-            preprocess,
-            self._batcher,
-            postprocess,
-            self._pool,
-            timeout_s,
-            limits=self._limits,
-            decode=self._decode,
-        )
+        self._inside += 1
+        try:
+            if self._alone() and self._batcher.idle:
+                result, timings = await visit_stages(
+                    image_bytes,
+                    preprocess,
+                    self._batcher,
+                    postprocess,
+                    self._pool,
+                    timeout_s,
+                    alone=self._alone,
+                    limits=self._limits,
+                    decode=self._decode,
+                )
+            else:
+                result, timings = await run_stages(
+                    image_bytes,
+                    preprocess,
+                    self._batcher,
+                    postprocess,
+                    self._pool,
+                    timeout_s,
+                    limits=self._limits,
+                    decode=self._decode,
+                )
+        finally:
+            self._inside -= 1
         self._metrics.on_stages(timings)
         return result, timings
+
+    def _alone(self) -> bool:
+        return self._inside == 1
 
     async def close(self) -> None:
         """Finish what was accepted and give the threads back; new images are refused as SHUTTING_DOWN."""
@@ -161,6 +184,76 @@ async def run_stages(
         postprocess_s=postprocess_s,
         batch_size=batched.batch_size,
     )
+
+
+async def visit_stages(
+    image_bytes: bytes,
+    preprocess: Callable[[Picture], Prepared],
+    batcher: Batcher[Prepared, Raw],
+    postprocess: Callable[[Raw], Result],
+    pool: Executor,
+    timeout_s: float | None = None,
+    *,
+    alone: Callable[[], bool],
+    limits: ImageLimits | None = None,
+    decode: Decode = decode_image,
+) -> tuple[Result, StageTimings]:
+    """As `run_stages`, for an image that finds `batcher` idle: all stages in one go on the device's thread.
+
+    The last stage goes to `pool` all the same if by then the image is not `alone` any more: the device is wanted.
+    Raises as `run_stages` does.
+    """
+    started = time.perf_counter()
+
+    def work(
+        run: Callable[[Sequence[Prepared]], Sequence[Raw]],
+    ) -> tuple[Raw, StageTimings, tuple[Result, float] | None]:
+        begun = time.perf_counter()
+        time_left(timeout_s, started)
+        prepared = preprocess(decode(image_bytes, limits or ImageLimits()))
+        ready = time.perf_counter()
+        (raw,) = run([prepared])
+        told = time.perf_counter()
+        timings = StageTimings(begun - started, ready - begun, told - ready, 0.0, batch_size=1)
+        if not alone():
+            return raw, timings, None
+        return raw, timings, (postprocess(raw), time.perf_counter() - told)
+
+    raw, timings, finished = await on_device(batcher, work, lambda: time_left(timeout_s, started))
+    result, postprocess_s = finished or await in_pool(pool, lambda: postprocess(raw))
+    return result, replace(timings, postprocess_s=postprocess_s)
+
+
+async def on_device(
+    batcher: Batcher[Prepared, Raw],
+    work: Callable[[Callable[[Sequence[Prepared]], Sequence[Raw]]], T],
+    left: Callable[[], float | None],
+) -> T:
+    """`Batcher.visit` with this call's context (request id, span) for `work`; `left` says what is left of its deadline.
+
+    Once the task is cancelled nothing is run any more, and `work` ends where it runs something or has just done so.
+    """
+    gone = threading.Event()
+
+    def still_wanted() -> None:
+        if gone.is_set():
+            raise asyncio.CancelledError
+
+    def visit(run: Callable[[Sequence[Prepared], float | None], Sequence[Raw]]) -> T:
+        def run_wanted(items: Sequence[Prepared]) -> Sequence[Raw]:
+            still_wanted()
+            results = run(items, left())
+            still_wanted()
+            return results
+
+        return work(run_wanted)
+
+    context = contextvars.copy_context()
+    try:
+        return await batcher.visit(lambda run: context.run(visit, run))
+    except asyncio.CancelledError:
+        gone.set()
+        raise
 
 
 def time_left_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
