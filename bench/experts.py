@@ -10,6 +10,9 @@ sides take turns, so that a busy machine slows both; every round goes through th
 - `throughput_ratio`: images/s over gRPC with eight requests in flight, divided by the loop's; the median of the rounds.
   The bar is 0.90.
 - `added_ms_p50`: one request at a time, picture by picture in turns with the loop: median of (gRPC - loop). Bar: 3 ms.
+- `added_legs_ms`: where that is: medians of what each stage took longer than in the loop, by the timings in the reply
+  (post-processing with the writing of the reply, which the loop does not do), of the time in the `queue`, and of the
+  time in no stage: the `way` there and back (`bench.hop` is the least that it can be), checks, hand-overs of threads.
 - `postprocess_share`: in the loop, the time after the network was first asked that is not spent in networks, divided by
   the time in networks. The bar for panoptic and ocr is 0.20.
 - `served_postprocess_share`: the same by the timings in the replies, with the writing of the reply counted as
@@ -36,21 +39,31 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import grpc
 import grpc.aio
 import psutil
 from rich.console import Console
 from rich.table import Table
 
 from bench.expert_process import ExpertProcess
+from bench.hop import blocking_channel
 from bench.plain_experts import CRAYON_GRID, PlainExpert, PlainRun, plain_expert
 from bench.text_pages import text_pages
-from gateway.experts import EXPERT_NAMED, KIND_OF, ExpertKind, ExpertOptions, ImageField, RemoteExpert
+from gateway.experts import (
+    EXPERT_NAMED,
+    KIND_OF,
+    ExpertKind,
+    ExpertOptions,
+    ImageField,
+    RemoteExpert,
+    Result,
+)
 from serving.channel import open_channel
 from serving.weights import WeightStore
 
@@ -76,13 +89,42 @@ class Served:
     """One reply: wall seconds as the caller saw them, seconds by stage as the reply says, size of the batch."""
 
     wall_s: float
+    queue_s: float
+    preprocess_s: float
     inference_s: float
     postprocess_s: float
     batch_size: int
 
+    @property
+    def way_s(self) -> float:
+        """Seconds in no stage."""
+        return self.wall_s - self.queue_s - self.preprocess_s - self.inference_s - self.postprocess_s
+
+
+def _served(reply: Result, wall_s: float) -> Served:
+    spent = reply.timings
+    stages = (spent.queue, spent.preprocess, spent.inference, spent.postprocess)
+    return Served(wall_s, *(stage.ToNanoseconds() / 1e9 for stage in stages), spent.batch_size)
+
+
+class BlockingCaller:
+    """Asks one expert process as plainly as the loop runs: one call at a time, which its thread waits for."""
+
+    def __init__(self, kind: ExpertKind, channel: grpc.Channel) -> None:
+        self._options = kind.options(_OPTIONS).SerializeToString()
+        self._call: Callable[..., Result] = channel.unary_unary(
+            kind.method, request_serializer=None, response_deserializer=kind.parse
+        )
+
+    def ask(self, picture: bytes) -> Served:
+        """One request. Raises grpc.RpcError."""
+        begun = time.perf_counter()
+        reply = self._call(ImageField(picture).request(self._options), timeout=_TIMEOUT_S)
+        return _served(reply, time.perf_counter() - begun)
+
 
 class Caller:
-    """Asks one expert process."""
+    """Asks one expert process as the gateway does, from an event loop."""
 
     def __init__(self, kind: ExpertKind, channel: grpc.aio.Channel) -> None:
         self._expert = RemoteExpert(kind, channel)
@@ -91,14 +133,7 @@ class Caller:
         """One request. Raises grpc.RpcError."""
         begun = time.perf_counter()
         reply = await self._expert.call(ImageField(picture), _OPTIONS, _TIMEOUT_S)
-        wall_s = time.perf_counter() - begun
-        spent = reply.result.timings
-        return Served(
-            wall_s,
-            spent.inference.ToNanoseconds() / 1e9,
-            spent.postprocess.ToNanoseconds() / 1e9,
-            spent.batch_size,
-        )
+        return _served(reply.result, time.perf_counter() - begun)
 
     async def crowd(self, pictures: Sequence[bytes], concurrency: int) -> tuple[list[Served], float]:
         """All of `pictures` in turn with `concurrency` requests in flight; the replies, and images/s."""
@@ -129,10 +164,7 @@ class Measured:
 
     def summary(self) -> dict[str, Any]:
         """As the module says."""
-        paired = zip(
-            self.one, self.plain, strict=False
-        )  # what the plain loop did beyond the pairs has no partner
-        added = [served.wall_s - plain.wall_s for served, plain in paired]
+        pairs = list(zip(self.one, self.plain, strict=False))  # what the loop did beyond them has no partner
         one_rate = 1 / statistics.fmean(reply.wall_s for reply in self.one)
         walls = {
             "plain": [run.wall_s for run in self.plain],
@@ -147,7 +179,16 @@ class Measured:
         ratios = [served / plain for served, plain in zip(self.eight_rates, self.plain_rates, strict=True)]
         return {
             "throughput_ratio": round(statistics.median(ratios), 3),
-            "added_ms_p50": round(1e3 * statistics.median(added), 2),
+            "added_ms_p50": _median_ms(served.wall_s - plain.wall_s for served, plain in pairs),
+            "added_legs_ms": {
+                "queue": _median_ms(served.queue_s for served in self.one),
+                "preprocess": _median_ms(served.preprocess_s - plain.preprocess_s for served, plain in pairs),
+                "inference": _median_ms(served.inference_s - plain.engine_s for served, plain in pairs),
+                "postprocess": _median_ms(
+                    served.postprocess_s - plain.postprocess_s for served, plain in pairs
+                ),
+                "way": _median_ms(served.way_s for served in self.one),
+            },
             "postprocess_share": round(
                 sum(run.postprocess_s for run in self.plain) / sum(run.engine_s for run in self.plain), 3
             ),
@@ -168,9 +209,31 @@ class Measured:
         }
 
 
+def _median_ms(seconds: Iterable[float]) -> float:
+    return round(1e3 * statistics.median(seconds), 2)
+
+
 def _percentile_ms(seconds: Sequence[float], share: float) -> float:
     ordered = sorted(seconds)
     return round(1e3 * ordered[min(len(ordered) - 1, round(share * len(ordered)))], 1)
+
+
+def pair_up(
+    caller: BlockingCaller, plain: PlainExpert, pictures: Sequence[bytes], seen: Measured, *, seconds: float
+) -> None:
+    """Each picture to both sides, in turns, twice at least and for about `seconds`."""
+    for picture in pictures:
+        plain.run(picture)
+        caller.ask(picture)
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(seen.one) < 2 * len(pictures):
+        for number, picture in enumerate(pictures):
+            if number % 2:
+                seen.one.append(caller.ask(picture))
+                seen.plain.append(plain.run(picture))
+            else:
+                seen.plain.append(plain.run(picture))
+                seen.one.append(caller.ask(picture))
 
 
 async def measure(
@@ -180,22 +243,13 @@ async def measure(
     pictures = pictures_for(kind.name)
     server = psutil.Process(process.pid)
     before = server.memory_info().rss / 2**20
-    channel = open_channel(process.address)
+    seen = Measured([], [], [], [], [], [], [], (before, before))
+    with blocking_channel(process.address) as alone:
+        pair_up(BlockingCaller(kind, alone), plain, pictures, seen, seconds=2 * seconds)
+    channel = open_channel(process.address, intercepted=False)  # as the gateway does
     try:
         caller = Caller(kind, channel)
-        for picture in pictures:
-            plain.run(picture)
-            await caller.ask(picture)
-        seen = Measured([], [], [], [], [], [], [], (before, before))
-        begun = time.perf_counter()
-        while time.perf_counter() - begun < 2 * seconds or len(seen.one) < 2 * len(pictures):
-            for number, picture in enumerate(pictures):
-                if number % 2:
-                    seen.one.append(await caller.ask(picture))
-                    seen.plain.append(plain.run(picture))
-                else:
-                    seen.plain.append(plain.run(picture))
-                    seen.one.append(await caller.ask(picture))
+        await caller.crowd(pictures, CONCURRENCY)
         mean_s = statistics.fmean(run.wall_s for run in seen.plain)
         passes = max(round(seconds / mean_s / len(pictures)), 1)
         least = _LEAST_REQUESTS if mean_s < _SLOW_S else _LEAST_SLOW_REQUESTS

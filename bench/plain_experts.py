@@ -39,6 +39,11 @@ class PlainRun:
     engine_s: float
     postprocess_s: float
 
+    @property
+    def preprocess_s(self) -> float:
+        """Seconds before the first of the networks was asked."""
+        return self.wall_s - self.engine_s - self.postprocess_s
+
 
 class PlainExpert:
     """One picture after the other through the stages of a model.
