@@ -17,9 +17,10 @@ they are likely to end within `--seconds`. What was measured is told also if a p
   p99), resident memory. `tokens_per_cpu_s` is over processor time: what a machine that others use too tells more
   reliably. `measured_as` marks what was not measured itself: who answers one at a time has the same tokens/s however
   many wait, and a static batch of one is `generate`.
-- `ratio_1`, `ratio_8`: tokens/s of the engine over the best of all others (bars: 1.0 and 1.3), and `ratio_1_against`,
-  `ratio_8_against`: which that is. `ratios_1`, `ratios_8`: over each of them; `cpu_ratios_...`: of tokens per second of
-  processor time. llama.cpp, which has no adapters, takes part in none but these lists.
+- `ratio_1`, `ratio_8`: tokens/s of the engine over the best of the others that keep the adapters apart, as it does
+  itself, so that each request can have its own (bars: 1.0 and 1.3). `ratio_1_merged`, `ratio_8_merged`: over the best
+  of all, merged ones included. `ratio_1_against` and so on: which that is. `ratios_1`, `ratios_8`: over each of them;
+  `cpu_ratios_...`: of tokens per second of processor time. llama.cpp, which has no adapters, is in these lists alone.
 - `second_question_ttft_ratio`: time to the first token of a second question about a picture over that of the first
   (bar: 0.35); `second_question.same_tokens_as_cold` says for how many pictures an engine that remembers nothing gave
   the very same answer.
@@ -75,7 +76,11 @@ def main() -> None:
     except KeyboardInterrupt:
         run.interrupted = True
     finally:
-        # Told before anything is ended: whoever interrupts twice has read it.
+        for ending in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # who interrupts twice is told what there is all the same
+            signal.signal(ending, signal.SIG_IGN)
         result = run.result()
         show(result)
         if arguments.json:

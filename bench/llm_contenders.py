@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 
 import llm_server
+from bench.llm_summary import MERGED
 from bench.llm_workload import Answerer, Ask, Heard
 from llm_server import base_checkpoint, base_model
 from llm_server.adapter_files import read_adapters
@@ -31,7 +32,6 @@ ADAPTERS = Path(llm_server.__file__).parent / "adapters"
 CONTENDERS: Final = ("polysight", "generate", "generate-merged", "static-batch", "continuous-batching")
 #: Measured when all is asked for.
 MORE_CONTENDERS: Final = ("static-batch-merged", "continuous-batching-merged")
-_MERGED: Final = "-merged"
 
 
 def load() -> tuple[Any, Any]:
@@ -239,9 +239,9 @@ def start(
     if name == "polysight":
         ours = served(model, tokenizer, threads=threads, slots=most)
         return engine_answerer(ours), ours.engine.close
-    merged = name.endswith(_MERGED)
+    merged = name.endswith(MERGED)
     over = peft_model(model, merged=merged)
-    match name.removesuffix(_MERGED):
+    match name.removesuffix(MERGED):
         case "generate":
             return one_after_another(over), lambda: None
         case "static-batch":

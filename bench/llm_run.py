@@ -175,7 +175,7 @@ class Run:
             match wanted:
                 case {"level": level, "round": number}:
                     # Enough that a batch is full for a while, and empties.
-                    count = 3 if level == 1 else level + level // 2
+                    count = 3 if level == 1 else level + level // 4
                     questions = asks(tokenizer, count, f"round {number}, {level} callers")
                     return {**listen(answerer, questions, level), "peak_mb": _peak_mb()}
                 case {"both questions": pictures}:

@@ -12,6 +12,8 @@ OURS: Final = "polysight"
 ONE_AT_A_TIME: Final = ("generate", "generate-merged", "llama.cpp")
 #: It does less, so no bar rests on it.
 NO_BAR: Final = ("llama.cpp",)
+#: How those are called that have the adapters added to the weights, the same for all callers.
+MERGED: Final = "-merged"
 #: What a batch of one is.
 ALONE: Final = {"static-batch": "generate", "static-batch-merged": "generate-merged"}
 #: Numbers of callers that there is a bar for.
@@ -56,16 +58,18 @@ def ratios(level: Mapping[str, Any], figure: str) -> dict[str, float]:
 
 
 def compared(told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """``ratio_N``: ours over the best of all others that were measured, and which that is; then over each of them."""
+    """``ratio_N``: ours over the best that keep the adapters apart as we do; ``ratio_N_merged``: over the best of all.
+
+    Each says against whom. ``ratios_N`` are over each of the others.
+    """
     result: dict[str, Any] = {}
     for level in BARS:
         by_wall = ratios(told.get(str(level), {}), "tokens_per_s")
         by_processor = ratios(told.get(str(level), {}), "tokens_per_cpu_s")
-        best = next((name for name in by_wall if name not in NO_BAR), None)
-        result |= {
-            f"ratio_{level}": None if best is None else by_wall[best],
-            f"ratio_{level}_against": best,
-            f"ratios_{level}": by_wall,
-            f"cpu_ratios_{level}": by_processor,
-        }
+        everyone = [name for name in by_wall if name not in NO_BAR]
+        apart = [name for name in everyone if not name.endswith(MERGED)]
+        for suffix, names in (("", apart), ("_merged", everyone)):
+            result[f"ratio_{level}{suffix}"] = by_wall[names[0]] if names else None
+            result[f"ratio_{level}{suffix}_against"] = names[0] if names else None
+        result |= {f"ratios_{level}": by_wall, f"cpu_ratios_{level}": by_processor}
     return result
