@@ -36,16 +36,7 @@ class Runs:
     def of(cls, segment_map: NDArray[np.uint16], numbers: int) -> Self:
         """`segment_map`: (H, W) of values below `numbers`, best in Fortran order. Raises ValueError for others."""
         height, width = segment_map.shape
-        pixels = segment_map.T.ravel()  # no copy in Fortran order
-        changes = np.flatnonzero(pixels[1:] != pixels[:-1]).astype(np.int64) + 1
-        starts = np.concatenate([np.zeros(min(len(pixels), 1), np.int64), changes])
-        ends = np.append(starts[1:], len(pixels))[: len(starts)]
-        whose = pixels[starts]
-        if int(whose.max(initial=0)) >= numbers:
-            raise ValueError(f"the map holds {whose.max()}; its numbers are below {numbers}")
-        order = np.argsort(whose, kind="stable")
-        starts, ends = starts[order], ends[order]
-        bounds = np.searchsorted(whose[order], np.arange(numbers + 1)).astype(np.int64)
+        starts, ends, bounds = _by_number(segment_map, numbers)
         boxes, areas = np.zeros((numbers, 4), np.int64), np.zeros(numbers, np.int64)
         there = np.flatnonzero(np.diff(bounds))
         if len(there):
@@ -59,8 +50,27 @@ class Runs:
             areas[there] = np.add.reduceat(ends - starts, by_number)
         return cls(height, width, starts, ends, bounds, boxes, areas)
 
-    def rles(self) -> list[Rle]:
-        """The mask of every number, each over the whole picture."""
-        edges = np.stack([self.starts, self.ends], axis=1).ravel()
-        masks = [edges[2 * first : 2 * end] for first, end in pairwise(self.bounds.tolist())]
-        return encode_rle_edges(masks, height=self.height, width=self.width)
+
+def segment_rles(segment_map: NDArray[np.uint16], numbers: int) -> list[Rle]:
+    """The mask of every number below `numbers`, each over the whole picture. Takes and raises what `Runs.of` does."""
+    height, width = segment_map.shape
+    starts, ends, bounds = _by_number(segment_map, numbers)
+    edges = np.stack([starts, ends], axis=1).ravel()
+    masks = [edges[2 * first : 2 * end] for first, end in pairwise(bounds.tolist())]
+    return encode_rle_edges(masks, height=height, width=width)
+
+
+def _by_number(
+    segment_map: NDArray[np.uint16], numbers: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """`starts`, `ends` and `bounds` of `Runs`."""
+    pixels = segment_map.T.ravel()  # no copy in Fortran order
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]).astype(np.int64) + 1
+    starts = np.concatenate([np.zeros(min(len(pixels), 1), np.int64), changes])
+    ends = np.append(starts[1:], len(pixels))[: len(starts)]
+    whose = pixels[starts]
+    if int(whose.max(initial=0)) >= numbers:
+        raise ValueError(f"the map holds {whose.max()}; its numbers are below {numbers}")
+    order = np.argsort(whose, kind="stable")
+    bounds = np.searchsorted(whose[order], np.arange(numbers + 1)).astype(np.int64)
+    return starts[order], ends[order], bounds

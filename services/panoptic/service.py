@@ -10,7 +10,7 @@ import grpc
 from polysight.common.v1 import geometry_pb2, model_pb2
 from polysight.vision.v1 import panoptic_pb2, panoptic_pb2_grpc
 from services.panoptic.model import Instance, PanopticParams, PanopticResult
-from services.panoptic.runs import Runs
+from services.panoptic.runs import segment_rles
 from services.panoptic.segmenter import AnySegmenter
 from serving.expert import Stages, time_left_s
 from serving.masks import Rle, encode_png, encode_rle_windows
@@ -138,7 +138,7 @@ def _segment_writer(
         return None
     if encoding == geometry_pb2.MASK_ENCODING_PNG:
         return lambda number: geometry_pb2.Mask(png=encode_png(result.segment_map == number))
-    rles = Runs.of(result.segment_map, len(result.segments) + 1).rles()
+    rles = segment_rles(result.segment_map, len(result.segments) + 1)
     return lambda number: _coco_rle(rles[number])
 
 
