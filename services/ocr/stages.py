@@ -212,9 +212,9 @@ class OcrStages:
             batched = await self._detector.submit(prepared, timeout_s=left())
             found, batch_size = batched.result, batched.batch_size
             spent.queue_s, spent.inference_s = batched.queue_s, batched.run_s
-        crops, cutting_s = await in_pool(self._pool, lambda: model.cut(prepared, found))
+        cut, cutting_s = await in_pool(self._pool, lambda: model.cut(prepared, found))
         spent.postprocess_s += cutting_s
-        return prepared, crops, batch_size
+        return prepared, cut, batch_size
 
     async def _on_their_head(self, crops: Sequence[Crop], left: Left, spent: _Spent) -> list[bool]:
         classifier, batcher = self._model.classifier, self._classifier
