@@ -55,6 +55,10 @@ from serving.telemetry.metrics import Metrics
 
 MINUTES: Final = float(os.environ.get("POLYSIGHT_SOAK_MINUTES", "0"))
 REQUESTS: Final = 64
+LONGEST: Final = 40 if MINUTES else 24
+"""Tokens of an answer."""
+LEAST_ROUNDS: Final = 8
+"""Of a walk of minutes, however slow the machine: fewer say nothing of memory."""
 PATIENCE_S: Final = 600.0
 GROWTH_MB: Final = 24
 """What the second half may need beyond the first: the spread of a heap; a picture a request would be ten times that."""
@@ -158,7 +162,7 @@ class Walk:
 
     def _sampling(self, request: pb.GenerateRequest) -> None:
         draw, sampling = self._random, request.sampling
-        sampling.max_new_tokens = draw.randint(1, 40)
+        sampling.max_new_tokens = draw.randint(1, LONGEST)
         kind = draw.random()
         if kind < 0.15:
             sampling.beams = draw.randint(2, 3)
@@ -440,7 +444,8 @@ async def test_every_answer_is_the_one_it_is_alone_and_nothing_is_left(
 ) -> None:
     began, memory = time.monotonic(), []
     number = 0
-    while number == 0 or time.monotonic() - began < 60 * MINUTES:
+    least = LEAST_ROUNDS if MINUTES else 1
+    while number < least or time.monotonic() - began < 60 * MINUTES:
         await soak.round(number)
         memory.append(resident_mb())
         number += 1
