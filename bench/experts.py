@@ -103,8 +103,11 @@ class Served:
 
 def _served(reply: Result, wall_s: float) -> Served:
     spent = reply.timings
-    stages = (spent.queue, spent.preprocess, spent.inference, spent.postprocess)
-    return Served(wall_s, *(stage.ToNanoseconds() / 1e9 for stage in stages), spent.batch_size)
+    queue, preprocess, inference, postprocess = (
+        stage.ToNanoseconds() / 1e9
+        for stage in (spent.queue, spent.preprocess, spent.inference, spent.postprocess)
+    )
+    return Served(wall_s, queue, preprocess, inference, postprocess, spent.batch_size)
 
 
 class BlockingCaller:

@@ -43,7 +43,9 @@ async def serve() -> None:
         return bytes(_REPLY_BYTES)
 
     server = grpc.aio.server(options=server_options(ServerSettings(port=0)))
-    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(answer)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Echo": grpc.unary_unary_rpc_method_handler(answer)
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Hop", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -75,7 +77,7 @@ def from_a_thread(address: str, request: bytes, calls: int) -> list[float]:
     """Seconds of each call that blocks its thread."""
     seconds = []
     with blocking_channel(address) as channel:
-        call = channel.unary_unary(METHOD)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         for _ in range(_WARM_UP + calls):
             busy()
             begun = time.perf_counter()
