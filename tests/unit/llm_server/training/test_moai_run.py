@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,32 +141,10 @@ def test_a_run_that_was_cut_goes_on_with_the_same_losses_and_weights(
         run(tmp_path, replace(QUICK, seed=9), resume=True)
 
 
-def test_a_killed_process_goes_on(whole: tuple[Path, dict[str, Any], Watch], tmp_path: Path) -> None:
-    here = Path(__file__)
-    code = f"""
-import importlib.util, os, signal, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("cut", {str(here)!r})
-module = importlib.util.module_from_spec(spec)
-sys.modules["cut"] = module
-spec.loader.exec_module(module)
-def killed(number, kind, step, steps, loss):
-    if kind == "step1" and step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-module.run(Path({str(tmp_path)!r}), step_done=killed)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        capture_output=True,
-        timeout=1200,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(here.parents[4]),
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        },
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+def test_a_killed_process_goes_on(
+    whole: tuple[Path, dict[str, Any], Watch], run_killed: Callable[..., None], tmp_path: Path
+) -> None:
+    run_killed(Path(__file__), tmp_path, "step1", 3)
     assert len(lines(tmp_path)) == 3
     run(tmp_path, resume=True)
     assert lines(tmp_path) == lines(whole[0])
