@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,32 +195,10 @@ def test_accumulated_checkpointed_and_bucketed_steps_train_as_plain_ones(tmp_pat
         assert step["loss"] == pytest.approx(same["loss"], rel=1e-4)
 
 
-def test_a_killed_process_goes_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    here = Path(__file__)
-    code = f"""
-import importlib.util, os, signal, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("cut", {str(here)!r})
-module = importlib.util.module_from_spec(spec)
-sys.modules["cut"] = module
-spec.loader.exec_module(module)
-def killed(number, kind, step, steps, loss):
-    if kind == "cit" and step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-module.run(Path({str(tmp_path)!r}), step_done=killed)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        capture_output=True,
-        timeout=300,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(here.parents[4]),
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        },
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+def test_a_killed_process_goes_on(
+    whole: tuple[Path, dict[str, Any]], run_killed: Callable[..., None], tmp_path: Path
+) -> None:
+    run_killed(Path(__file__), tmp_path, "cit", 5)
     assert len(lines(tmp_path)) == 10
     run(tmp_path, resume=True)
     assert lines(tmp_path) == lines(whole[0])
