@@ -57,7 +57,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def stages(device: Device, metrics: Metrics) -> AsyncIterator[Stages[int, int]]:
-    made = Stages[int, int](device.infer, metrics=metrics, max_batch=4, max_queue=4)
+    made = Stages[int, int](device.infer, metrics=metrics, max_batch=4, max_queue=8)
     yield made
     device.free.set()
     await made.close()
