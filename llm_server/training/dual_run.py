@@ -95,11 +95,11 @@ def train_dual(
         claim(out, settings, resume)
     began, computed = time.monotonic(), time.process_time()
     torch.manual_seed(settings.seed)
-    dual = _dual(model, settings, begin_from)
-    if class_names and settings.crayon_queries != "off":
-        embedding = model.get_input_embeddings().weight
-        begin_at_words(dual.crayon, embedding, tokenizer, class_names, seed=settings.seed)
     try:
+        dual = _dual(model, settings, begin_from)
+        if class_names and settings.crayon_queries != "off":
+            embedding = model.get_input_embeddings().weight
+            begin_at_words(dual.crayon, embedding, tokenizer, class_names, seed=settings.seed)
         if budget_s is not None:
             step_s = seconds_a_step(dual, settings, tokenizer, sources.train, pad_id=pad_id)
             settings = within_budget(settings, budget_s - (time.monotonic() - began), step_s)
@@ -107,7 +107,7 @@ def train_dual(
         planned(settings)
         card = _run(dual, settings, tokenizer, sources, pad_id, out, step_done, callbacks)
     finally:
-        unlean(dual.adapted)
+        unlean(model)
     card["seconds"] = round(time.monotonic() - began, 1)
     card["processor_seconds"] = round(time.process_time() - computed, 1)
     write_card(out, card)

@@ -87,4 +87,5 @@ def test_two_networks_cost_what_both_see() -> None:
     one, two = both(WIDE, rules=False), both(WIDE)
     assert fused_cost(one) == pytest.approx(one.trained.mask.size / 1e6)
     assert two.geometric is not None
+    assert isinstance(two.geometric.tensor, np.ndarray)
     assert fused_cost(two) == pytest.approx(fused_cost(one) + two.geometric.tensor[0].size / 1e6)

@@ -92,6 +92,8 @@ def test_the_reference_squashes_the_picture_first() -> None:
     model = Mask2FormerModel(engine())
     serving, reference = (model.preprocess(picture, params).tensor for params in (SERVING, REFERENCE))
     assert serving.shape == reference.shape == (3, SIDE, SIDE)
+    assert isinstance(serving, np.ndarray)
+    assert isinstance(reference, np.ndarray)
     assert np.abs(serving - reference).max() > 0.01
 
 
