@@ -1,4 +1,8 @@
-"""The adapters that ship: what the server would read, and the card that says where they come from."""
+"""The adapters and the crayon prompt that ship: what the server would read, and the cards that tell of their making.
+
+`recipe.json` is of the run that taught them to answer from sentences, `run_card.json` of the one that went on from
+there with crayon maps.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,16 @@ from cli.scene_words import scene_words
 from llm_server.adapter_files import read_adapters
 from llm_server.base_checkpoint import NAME
 from llm_server.base_model import LINEARS
+from llm_server.models.crayon_files import load_crayon
 from llm_server.training.recipe import DataHash, Recipe, stage_samples
 
 ROOT = Path(llm_server.__file__).parent / "adapters"
+
+
+@pytest.fixture
+def run_card() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((ROOT / "run_card.json").read_text())
+    return loaded
 
 
 @pytest.fixture
@@ -61,6 +72,30 @@ def test_the_recipe_of_the_card_is_the_one_in_the_code_and_makes_its_data_again(
         sum(1 for _ in data.through(stage_samples(recipe, recipe.stages[-1]))) == recipe.stages[-1].steps * 2
     )
     assert data.sha256 == card["stage_data_sha256"][-1]
+
+
+def test_the_crayon_prompt_is_of_the_same_run_and_for_the_served_base(run_card: dict[str, Any]) -> None:
+    crayon = load_crayon(ROOT / "crayon", base=NAME)
+    settings = run_card["settings"]
+    assert crayon.queries == settings["crayon_queries"] == "both"
+    shape = settings["crayon"]
+    assert (crayon.shape.rows, crayon.shape.columns) == (shape["rows"], shape["columns"])
+    assert len(settings["begun_from"]) == 64
+    assert run_card["steps"] == sum(stage["steps"] for stage in settings["stages"])
+
+
+def test_the_run_with_maps_kept_what_the_first_one_taught(run_card: dict[str, Any]) -> None:
+    before, after = run_card["heldout_loss"]["base"], run_card["heldout_loss"]["trained"]
+    assert set(before) == {"map", "object", "vl"}
+    assert all(after[key] < before[key] / 5 for key in before)
+    scores = run_card["scores"]
+    assert scores["n"] >= 100
+    assert min(scores[kind] for kind in ("existence", "relation", "text")) >= 0.85
+    assert scores["count"] >= 0.75
+
+
+def test_all_weights_together_stay_under_forty_megabytes() -> None:
+    assert sum(path.stat().st_size for path in ROOT.rglob("*.safetensors")) < 40e6
 
 
 @pytest.mark.parametrize("task", ["object", "vl"])
