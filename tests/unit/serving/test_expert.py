@@ -138,7 +138,7 @@ async def test_a_full_queue_refuses(stages: Stages[int, int], device: Device) ->
     device.free.clear()
     first = asyncio.ensure_future(stages.run(png(0), first_pixel, str))
     await asyncio.to_thread(device.entered.wait, 5)
-    waiting = [asyncio.ensure_future(stages.run(png(1), first_pixel, str)) for _ in range(4)]
+    waiting = [asyncio.ensure_future(stages.run(png(1), first_pixel, str)) for _ in range(8)]
     await asyncio.sleep(0.2)
     with pytest.raises(QueueFullError):
         await stages.run(png(2), first_pixel, str)

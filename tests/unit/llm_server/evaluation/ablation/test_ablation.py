@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.train_dual import scene_labels
 from llm_server.evaluation.ablation.measures import MAP_KINDS, map_items
 from llm_server.evaluation.ablation.run import CARD, AblationRefused, Rig, run_variant, score_given, summary
 from llm_server.evaluation.ablation.variants import Variant, variants
@@ -16,9 +17,8 @@ from llm_server.evaluation.scoring import number
 from llm_server.training.bases import Base, tiny_base
 from llm_server.training.dual_settings import TINY, BatchSettings, CrayonSettings
 from llm_server.training.scenes import Scene
-from llm_server.training.vocabulary import STUFF, THINGS
 
-LABELS = {name: [number] for number, name in enumerate(THINGS + STUFF)}
+LABELS = scene_labels()
 QUICK = replace(
     TINY,
     crayon=CrayonSettings(rows=2, columns=3, width=8, rank=2, alpha=2.0),
