@@ -76,7 +76,12 @@ def test_phrases_name_their_source(polysight: gateway_grpc.PolysightServiceStub,
     assert of_segments
     for phrase in of_segments:
         assert segments[phrase.indices[0]].label in text[phrase.start : phrase.end]
-    assert len(reply.crayon.class_indices) == reply.crayon.height * reply.crayon.width == 35 * 35
+    # The grid is that of the served model's crayon prompt, and what it shows is what was seen.
+    assert (reply.crayon.height, reply.crayon.width) == (12, 12)
+    assert len(reply.crayon.class_indices) == 144
+    seen = {index for index in reply.crayon.class_indices if index}
+    assert seen <= {segment.label_id + 1 for segment in segments}
+    assert seen
 
 
 @pytest.mark.parametrize(
