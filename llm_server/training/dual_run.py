@@ -84,11 +84,12 @@ def train_dual(
 
     Raises:
         TrainingRefused: see :func:`check`; or ``out`` holds a run and ``resume`` is not set, or one of other settings;
-            or the budget is too small; or ``begin_from`` holds no adapters of this rank and alpha.
+            or the budget is too small; or ``begin_from`` holds no adapters of this base, rank and alpha.
     """
     check(settings, cuda=torch.cuda.is_available())
     if begin_from is not None:
-        settings = replace(settings, begun_from=adapters_digest(begin_from, settings.adapters))
+        digest = adapters_digest(begin_from, settings.adapters, base=settings.base.name)
+        settings = replace(settings, begun_from=digest)
     if budget_s is not None and (out / SETTINGS).is_file():
         settings, budget_s = as_begun(settings, out), None
     if budget_s is None:

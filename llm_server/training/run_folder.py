@@ -41,11 +41,11 @@ def claim(out: Path, settings: DataclassInstance, resume: bool) -> None:
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def adapters_digest(folder: Path, expected: AdapterSettings) -> str:
+def adapters_digest(folder: Path, expected: AdapterSettings, *, base: str) -> str:
     """SHA-256 over both adapters' tensors in ``folder``.
 
     Raises:
-        TrainingRefused: an adapter is not there, or is of another rank or alpha.
+        TrainingRefused: an adapter is not there, is of another rank or alpha, or was made for another base.
     """
     digest = hashlib.sha256()
     for task in TASKS:
@@ -54,6 +54,10 @@ def adapters_digest(folder: Path, expected: AdapterSettings) -> str:
             digest.update((folder / task / "adapter_model.safetensors").read_bytes())
         except (OSError, ValueError) as error:
             raise TrainingRefused(f"{folder / task} holds no adapter to go on from: {error}") from error
+        if config.get("base_model_name_or_path") != base:
+            raise TrainingRefused(
+                f"{folder / task} is for {config.get('base_model_name_or_path')}, not {base}"
+            )
         own = AdapterSettings(rank=config.get("r"), alpha=config.get("lora_alpha"))
         if own != expected:
             raise TrainingRefused(f"{folder / task} is {own}, and the run's adapters are {expected}")

@@ -277,6 +277,8 @@ def test_a_run_goes_on_from_the_adapters_of_another(
         run(tmp_path / "own", settings, resume=True)
     with pytest.raises(TrainingRefused, match="rank=8, alpha=16"):
         run(tmp_path / "rank", replace(settings, adapters=AdapterSettings(4, 8)), begin_from=out)
+    with pytest.raises(TrainingRefused, match="for tiny-llama, not other"):
+        run(tmp_path / "base", replace(settings, base=replace(settings.base, name="other")), begin_from=out)
     with pytest.raises(TrainingRefused, match="no adapter"):
         run(tmp_path / "none", settings, begin_from=tmp_path)
 
