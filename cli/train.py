@@ -93,7 +93,7 @@ def train(
     table = Table("what", "value")
     for key in ("recipe", "seed", "steps", "answers", "data_sha256", "seconds"):
         table.add_row(key, str(card[key]))
-    table.add_row("last loss", str(card["loss"][-1][-1]["loss"]) if card["loss"][-1] else "-")
+    table.add_row("last loss", str(card["loss"][-1]["loss"]) if card["loss"] else "-")
     for kind, share in card.get("scores", {}).items():
         table.add_row(f"score: {kind}", str(share))
     Console().print(table)

@@ -185,10 +185,15 @@ def run_training(
     steps: int,
     learning_rate: float,
     warmup: int,
+    decline: int,
     seed: int,
     save_every_s: float,
 ) -> Progress:
-    """Trains ``model`` in place for ``steps`` steps; returns the loss curve's keeper."""
+    """Trains ``model`` in place for ``steps`` steps; returns the loss curve's keeper.
+
+    The rate rises for ``warmup`` steps, stays, and over the last ``decline`` falls to nothing as 1 - sqrt (Hägele et
+    al., arXiv:2405.18392).
+    """
 
     def one_step(rows: list[tuple[Task, Packed]]) -> dict[str, Any]:
         (task,) = {task for task, _ in rows}
@@ -209,7 +214,8 @@ def run_training(
                 dataloader_drop_last=True,
                 learning_rate=learning_rate,
                 warmup_steps=warmup,
-                lr_scheduler_type="cosine",
+                lr_scheduler_type="warmup_stable_decay",
+                lr_scheduler_kwargs={"num_decay_steps": decline, "decay_type": "1-sqrt"},
                 adam_beta2=0.99,
                 weight_decay=0.0,
                 max_grad_norm=1.0,

@@ -10,8 +10,6 @@ from peft import LoraConfig, get_peft_model
 
 from llm_server.tiny_model import tiny_model
 from llm_server.training.fused_lora import fuse, unfuse
-from llm_server.training.packed_attention import additive, packed_attention
-from llm_server.training.packing import attention_mask
 from llm_server.training.recipe import adapted
 from llm_server.training.trainer import only_trains
 
@@ -66,20 +64,3 @@ def test_fusing_refuses_what_it_does_not_compute() -> None:
     config = LoraConfig(r=2, target_modules=["q_proj"], lora_dropout=0.1)
     with pytest.raises(ValueError, match="dropout"):
         fuse(get_peft_model(tiny_model(320), config))
-
-
-def test_packed_attention_equals_torch() -> None:
-    torch.manual_seed(0)
-    query, key, value = torch.randn(2, 6, 9, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
-    mask = attention_mask(torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, -1], [0, 0, 1, 1, 1, 2, 2, 3, 3]]))
-    expected = torch.nn.functional.scaled_dot_product_attention(
-        query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), attn_mask=mask, scale=0.3
-    ).transpose(1, 2)
-    found, _ = packed_attention(torch.nn.Module(), query, key, value, additive(mask, torch.float32), 0.3)
-    torch.testing.assert_close(found, expected)
-    later, _ = packed_attention(
-        torch.nn.Module(), query[:, :, -2:], key, value, additive(mask[:, :, -2:], torch.float32), 0.3
-    )
-    torch.testing.assert_close(later, expected[:, -2:])
-    with pytest.raises(ValueError, match="mask"):
-        packed_attention(torch.nn.Module(), query, key, value, None, 0.3)

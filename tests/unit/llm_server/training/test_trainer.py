@@ -66,6 +66,7 @@ def run(
         steps=steps,
         learning_rate=1e-2,
         warmup=1,
+        decline=steps // 4,
         seed=seed,
         save_every_s=0.0,
     )
@@ -151,7 +152,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
     card = run_card(
         recipe,
         data,
-        curves=[[], [], [], []],
+        curve=[],
         stage_hashes=["0"] * 4,
         seconds=120.0,
         processor_seconds=200.0,
@@ -169,13 +170,13 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
 def test_a_shorter_run_keeps_the_proportions_of_its_stages() -> None:
     whole = Recipe()
     assert scaled(whole, whole.steps).stages == whole.stages
-    assert [stage.steps for stage in scaled(whole, 90).stages] == [33, 13, 15, 13, 16]
+    assert [stage.steps for stage in scaled(whole, 90).stages] == [30, 14, 16, 14, 16]
     assert [stage.steps for stage in scaled(whole, 1).stages] == [1]
     assert scaled(whole, 1).steps == 1
 
 
 def test_stages_of_the_recipe_do_not_share_scenes() -> None:
-    recipe = Recipe(stages=(Stage(4, 1e-3, 1, 0, Mixture()), Stage(4, 1e-3, 1, 1000, Mixture())))
+    recipe = Recipe(stages=(Stage(4, 0, Mixture()), Stage(4, 1000, Mixture())))
     first, second = (list(stage_samples(recipe, stage)) for stage in recipe.stages)
     assert {s.scene for s in first}.isdisjoint({s.scene for s in second})
     shipped = Recipe().stages
