@@ -70,6 +70,7 @@ def engine_answerer(model: ServedModel, adapters: AdapterScales | None = None) -
             seed=0,
             end_tokens=frozenset(),
             adapters=model.default_adapters if adapters is None else adapters,
+            shared=ask.shared,
         )
         heard, asked = Heard(), time.perf_counter()
         model.engine.submit(request, lambda event: events.put((time.perf_counter(), event)))

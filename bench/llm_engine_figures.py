@@ -7,7 +7,7 @@ import time
 from typing import Any, Final
 
 from bench.llm_contenders import ADAPTERS
-from bench.llm_workload import ANOTHER_QUESTION, QUESTIONS, Answerer, Ask, prompt
+from bench.llm_workload import ANOTHER_QUESTION, QUESTIONS, Answerer, Ask, ask
 from llm_server.adapter_files import read_adapters
 from llm_server.adapter_set import AdapterSet
 from llm_server.base_checkpoint import NAME
@@ -20,7 +20,7 @@ _BLOCK: Final = 16
 
 
 def _about(tokenizer: Any, number: int, question: str) -> Ask:
-    return Ask(prompt(tokenizer, f"asked twice, {number}", question), ANSWER)
+    return ask(tokenizer, f"asked twice, {number}", question, ANSWER)
 
 
 def both_questions(tokenizer: Any, answerer: Answerer, pictures: int) -> dict[str, Any]:

@@ -46,10 +46,11 @@ START_WITHIN_S = 0.5
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: token ids, and how many are wanted back."""
+    """One request: token ids, how many are wanted back, how many of the first another question would have too."""
 
     prompt: tuple[int, ...]
     answer: int
+    shared: int = 0
 
 
 @dataclass
@@ -84,12 +85,19 @@ def prompt(tokenizer: Any, seed: str, question: str, objects: int = OBJECTS[1]) 
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
+def ask(tokenizer: Any, seed: str, question: str, answer: int, objects: int = OBJECTS[1]) -> Ask:
+    """A question about a picture, as the server would hand it to the engine."""
+    ids, others = (prompt(tokenizer, seed, one, objects) for one in (question, "\n"))
+    shared = next(at for at, (one, other) in enumerate(zip(ids, others, strict=False)) if one != other)
+    return Ask(ids, answer, shared)
+
+
 def asks(tokenizer: Any, count: int, seed: str) -> list[Ask]:
     """``count`` requests, none of which shares a picture with any other of any seed."""
     draw = random.Random(seed)
     objects, answers = spread(OBJECTS, count, draw), spread(ANSWERS, count, draw)
     return [
-        Ask(prompt(tokenizer, f"{seed}, question {number}", draw.choice(QUESTIONS), seen), answer)
+        ask(tokenizer, f"{seed}, question {number}", draw.choice(QUESTIONS), answer, seen)
         for number, (seen, answer) in enumerate(zip(objects, answers, strict=True))
     ]
 

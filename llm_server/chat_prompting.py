@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from llm_server.crayon_conditioning import CrayonConditioning
 from llm_server.crayon_request import check_crayon
-from llm_server.prompting import MIXER_FIELDS, Prompt, Traits, read_turns, refuse, too_long, unsupported
+from llm_server.prompting import (
+    MIXER_FIELDS,
+    Prompt,
+    Traits,
+    alike,
+    read_turns,
+    refuse,
+    too_long,
+    unasked,
+    unsupported,
+)
 from llm_server.tokenizer import ChatTokenizer, PromptTooManyTokens
 from polysight.common.v1 import model_pb2
 from polysight.llm.v1 import generation_pb2
@@ -56,15 +66,21 @@ class ChatPrompting:
         seen = "" if request.crayon_ablation.without_text else request.verbalized_text
         maps = self._maps(request)
         cells = 0 if maps is None else maps.image_tokens
+        turns = read_turns(request, seen)
         try:
-            tokens = self._chat.encode_chat(read_turns(request, seen), limit=limit - cells)
+            tokens = self._chat.encode_chat(turns, limit=limit - cells)
         except PromptTooManyTokens as error:
             raise too_long(error.tokens + cells, limit) from error
+        # A text may have more tokens than a longer one; this one is compared, not read.
+        without = self._chat.encode_chat(unasked(turns, request.turns[-1].text), limit=2 * limit)
+        shared = alike(tokens, without)
         if maps is None or self._crayon is None:
-            return Prompt(tuple(tokens), self._chat.end_tokens)
+            return Prompt(tuple(tokens), self._chat.end_tokens, shared=shared)
         start = self._crayon.start
         image = [self._crayon.placeholder] * cells
-        return Prompt((*tokens[:start], *image, *tokens[start:]), self._chat.end_tokens, maps)
+        return Prompt(
+            (*tokens[:start], *image, *tokens[start:]), self._chat.end_tokens, maps, shared=shared + cells
+        )
 
     def _maps(self, request: generation_pb2.GenerateRequest) -> CrayonConditioning | None:
         """None if there are no image positions. Raises CrayonMalformedError."""

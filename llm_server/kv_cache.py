@@ -73,13 +73,16 @@ class BlockPool:
         """Blocks that hold so many positions."""
         return -(-positions // self.block_size)
 
-    def open(self, root: bytes | None, tokens: Sequence[int], *, spare: int = 0) -> BlockTable | None:
+    def open(
+        self, root: bytes | None, tokens: Sequence[int], *, spare: int = 0, most: int | None = None
+    ) -> BlockTable | None:
         """A table with room for ``tokens`` and one more, beginning with whatever is there already.
 
-        At least the last token is left to be computed, as its logits are wanted. None, with nothing changed, if that
-        would leave fewer than ``spare`` blocks available.
+        At least the last token is left to be computed, as its logits are wanted; with ``most``, all but so many. None,
+        with nothing changed, if that would leave fewer than ``spare`` blocks available.
         """
-        found = self._match(root, tokens[: len(tokens) - 1])
+        end = len(tokens) - 1
+        found = self._match(root, tokens[: end if most is None else min(most, end)])
         revived = sum(1 for _, block in found if self._users[block] == 0)
         fresh = self.needed(len(tokens) + 1) - len(found)
         if fresh + revived + spare > self.available:

@@ -22,7 +22,8 @@ class Prompt:
     """What is to be read, and how it is known that an answer has ended.
 
     ``tokens`` holds a placeholder at each image position. ``profile`` is None for models without a published system.
-    ``trim`` cuts the answer's text as a whole.
+    ``trim`` cuts the answer's text as a whole. ``shared``: so many of the first tokens another question in place of
+    the last would have too; 0 if unknown.
     """
 
     tokens: tuple[int, ...]
@@ -30,6 +31,7 @@ class Prompt:
     conditioning: Conditioning | None = None
     profile: ProfileName | None = None
     trim: Callable[[str], str] = str.strip
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,18 @@ def read_turns(request: generation_pb2.GenerateRequest, seen: str) -> list[chatm
     if not turns or turns[-1].role != "user":
         raise invalid("turns", "last_is_user", "the last turn must be the user's")
     return turns
+
+
+def unasked(turns: Sequence[chatml.Turn], question: str) -> list[chatml.Turn]:
+    """The conversation without ``question``, which ends its last turn."""
+    last = turns[-1].text
+    return [*turns[:-1], chatml.Turn("user", last[: len(last) - len(question)])]
+
+
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many of the first tokens are the same."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def refuse(request: generation_pb2.GenerateRequest, *fields: str) -> None:

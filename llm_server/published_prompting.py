@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,17 @@ from llm_server.intern_chat import InternChat
 from llm_server.models.aux_tokens import Source, auxiliary_text
 from llm_server.models.dimensions import ModelDimensions
 from llm_server.models.profiles import PROFILES, Profile, ProfileName
-from llm_server.prompting import MIXER_FIELDS, Prompt, Traits, invalid, read_turns, refuse, too_long
+from llm_server.prompting import (
+    MIXER_FIELDS,
+    Prompt,
+    Traits,
+    alike,
+    invalid,
+    read_turns,
+    refuse,
+    too_long,
+    unasked,
+)
 from llm_server.prompts.colour_map import ENTRIES
 from llm_server.prompts.intern_tokenizer import unspaced
 from llm_server.prompts.internlm import Template, trim
@@ -84,6 +94,12 @@ class PublishedPrompting:
             raise too_long(error.tokens, error.limit) from error
         return tuple(ids)
 
+    def _shared(self, request: pb.GenerateRequest, seen: str, tokens: Sequence[int], limit: int) -> int:
+        """How many of the first ``tokens`` stand before the last question."""
+        turns = unasked(read_turns(request, seen), request.turns[-1].text)
+        # A text may have more tokens than a longer one; this one is compared, not read.
+        return alike(tokens, self._chat.encode_chat(turns, limit=2 * limit, template=self._template(request)))
+
     def _trim(self, request: pb.GenerateRequest, profile: Profile) -> Callable[[str], str]:
         if profile.name == "serving":
             return str.strip
@@ -131,6 +147,7 @@ class CollavoPrompting(PublishedPrompting):
             ),
             profile.name,
             self._trim(request, profile),
+            self._shared(request, seen, tokens, limit),
         )
 
     def warm_up(self) -> pb.GenerateRequest:

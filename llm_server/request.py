@@ -59,6 +59,7 @@ def parse_request(
         conditioning=prompt.conditioning,
         profile=prompt.profile,
         trim=prompt.trim if constraint is None else str,
+        shared=prompt.shared,
     )
 
 

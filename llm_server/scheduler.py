@@ -52,7 +52,10 @@ class Scheduler:
     def __init__(self, *, max_running: int, max_waiting: int, prefill_chunk: int, pool: BlockPool) -> None:
         """At most ``max_running`` rows are in a batch, at most ``max_waiting`` sequences more wait.
 
-        ``prefill_chunk`` is in tokens. Chunk borders are its multiples, so that company never changes them.
+        ``prefill_chunk`` is in tokens. Chunk borders are its multiples, so that company never changes them, and the end
+        of what a prompt shares with others (:attr:`GenerationRequest.shared`). Nothing beyond that is taken from
+        another prompt: so one whose beginning is remembered has the chunks of one that is read from the start, which
+        gives it the same bits. Kernels choose the order of their sums by the number of rows.
         """
         if min(max_running, prefill_chunk) < 1 or max_waiting < 0:
             raise ValueError("max_running and prefill_chunk are at least 1, max_waiting at least 0")
@@ -136,25 +139,42 @@ class Scheduler:
         for sequence in self._running:
             if sequence.state is not State.PREFILLING:
                 continue
-            chunk = self._next_chunk(sequence)
-            # The first may be longer than the budget: a prompt that cannot be divided.
-            if chunks and chunk.end - chunk.start > budget:
+            its = self._chunks(sequence, budget, alone=not chunks)
+            if not its:
                 break
-            budget -= chunk.end - chunk.start
-            chunks.append(chunk)
+            budget -= its[-1].end - its[0].start
+            chunks += its
         decoding = tuple(s for s in self._running if s.state is State.DECODING)
         alive = {id(branch.table) for s in decoding for branch in s.branches}
         return Plan(tuple(chunks), decoding, tuple(copy for table, copy in copies if table in alive))
 
-    def _next_chunk(self, sequence: Sequence) -> PrefillChunk:
+    def _chunks(self, sequence: Sequence, budget: int, *, alone: bool) -> list[PrefillChunk]:
+        """What of ``sequence`` is read next within ``budget``; at least one chunk if it has the step to itself."""
         branch = sequence.branches[0]
         tokens = sequence.written(branch)
-        start = branch.table.computed
-        border = start - start % self._prefill_chunk + self._prefill_chunk
+        start, chunks = branch.table.computed, list[PrefillChunk]()
+        while start < len(tokens):
+            end = min(self._border(sequence, start), len(tokens))
+            # The first may be longer than the budget: a prompt that cannot be divided.
+            if end - start > budget and not (alone and not chunks):
+                break
+            chunks.append(PrefillChunk(sequence, tuple(tokens[start:end]), start, end, end == len(tokens)))
+            budget -= end - start
+            start = end
+        return chunks
+
+    def _border(self, sequence: Sequence, start: int) -> int:
+        """Where the chunk from ``start`` on ends."""
         if start < sequence.undivided:
-            border = sequence.undivided
-        end = min(border, len(tokens))
-        return PrefillChunk(sequence, tuple(tokens[start:end]), start, end, end == len(tokens))
+            return sequence.undivided
+        border = start - start % self._prefill_chunk + self._prefill_chunk
+        shared = self._shared(sequence)
+        return min(border, shared) if start < shared else border
+
+    def _shared(self, sequence: Sequence) -> int:
+        """Of what the prompt shares with others, the tokens in whole blocks: only these can be shared."""
+        shared = sequence.request.shared
+        return shared - shared % self.pool.block_size
 
     def _room_for_next_tokens(self) -> list[tuple[int, tuple[int, int]]]:
         """A block of its own under the next token of every row. Who cannot get one makes the last of all wait."""
@@ -202,7 +222,9 @@ class Scheduler:
     def _start(self, sequence: Sequence, now: float) -> bool:
         # Those that run will soon want a block each; what is left to them is not taken away again at once.
         spare = self._rows
-        table = self.pool.open(sequence.root, sequence.resumed(), spare=spare)
+        # Who goes on after a preemption takes what it can get: it is not what it would have been alone anyway.
+        most = None if sequence.generated or not sequence.request.shared else self._shared(sequence)
+        table = self.pool.open(sequence.root, sequence.resumed(), spare=spare, most=most)
         if table is None:
             return False
         self._waiting.remove(sequence)

@@ -38,7 +38,7 @@ class GenerationRequest:
     for the log-probability of each token and of so many of the likeliest beside it. ``constraint`` is what the answer
     has to look like; it does not go with beams. ``conditioning`` is the picture's,
     whose positions hold placeholders in ``prompt``; ``profile`` and ``trim`` (of the text as a whole) are
-    for the reply.
+    for the reply. ``shared``: so many of the first tokens another question in its place would have too; 0 if unknown.
     """
 
     prompt: tuple[int, ...]
@@ -54,6 +54,7 @@ class GenerationRequest:
     conditioning: Conditioning | None = None
     profile: ProfileName | None = None
     trim: Callable[[str], str] = str.strip
+    shared: int = 0
 
     @property
     def text(self) -> tuple[int, ...]:

@@ -475,8 +475,12 @@ async def test_an_answer_that_loses_its_place_comes_out_the_same(golden_dir: Pat
         for request in requests:
             request.profile = model_pb2.PROFILE_REFERENCE
         alone = [(await rig.answer(request))[0] for request in requests]
-        together = await asyncio.gather(*(rig.answer(request) for request in requests))
-        assert [ids for ids, _ in together] == alone
+        # On a busy machine one may be done before the other comes.
+        for _ in range(5):
+            together = await asyncio.gather(*(rig.answer(request) for request in requests))
+            assert [ids for ids, _ in together] == alone
+            if rig.engine.usage.preemptions:
+                break
         assert rig.engine.usage.preemptions > 0
 
 

@@ -59,7 +59,10 @@ def test_an_undivided_prompt_is_read_in_one_pass_and_what_followed_it_in_another
     again.branches[0].table.computed = 21
     pool.publish(again.branches[0].table, again.written(again.branches[0]))
     plan = scheduler.plan(0.0)
-    assert [(chunk.start, chunk.end, chunk.last) for chunk in plan.prefill] == [(21, 24, False)]
+    assert [(chunk.start, chunk.end, chunk.last) for chunk in plan.prefill] == [
+        (21, 24, False),
+        (24, 26, True),
+    ]
     scheduler.end(again, 1.0)
     assert again.state is State.ENDED
     # Its mixers saw all of it: what it left is no beginning of anything.
