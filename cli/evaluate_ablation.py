@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,8 +55,6 @@ def ablation(
     as_json: JsonOption = False,
 ) -> None:
     """Crayon off, classes, classes and numbers; vision-language alone, one adapter, two: trained alike, asked alike."""
-    # Huge pages for tensors, where the kernel hands them out on request; read when torch is loaded.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if base not in BASES:
         raise typer.BadParameter(f"there are {', '.join(BASES)}", param_hint="--base")
     from llm_server.evaluation.ablation.run import AblationRefused, score_given

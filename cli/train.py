@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,8 +66,6 @@ def train(
     ] = False,
 ) -> None:
     """Trains both adapters on the CPU (under 45 minutes on 2 cores), scores them, and writes them with their card."""
-    # Huge pages for tensors, where the kernel hands them out on request; read when torch is loaded.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from cli.scene_words import scene_words
     from llm_server import base_checkpoint
     from llm_server.training import cards, recipe

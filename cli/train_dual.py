@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -88,8 +87,6 @@ def dual(
     ] = False,
 ) -> None:
     """Trains the crayon prompt, then both adapters with it. Nothing is downloaded but the embedded base."""
-    # Huge pages for tensors, where the kernel hands them out on request; read when torch is loaded.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     console = Console(stderr=True)
     if out is None and not smoke:
         raise typer.BadParameter("needed, unless it is a smoke run", param_hint="--out")

@@ -68,12 +68,12 @@ class Recipe:
     warmup: int = 20
     decline: float = 0.25
     stages: tuple[Stage, ...] = (
-        Stage(steps=290, start=0, mixture=Mixture()),
-        Stage(steps=130, start=1000, mixture=Mixture(vl_share=0.85)),
-        Stage(steps=150, start=2000, mixture=Mixture(vl_share=0.9, backwards=5.0)),
-        Stage(steps=130, start=3000, mixture=Mixture(vl_share=0.65, backwards=2.5, absent_share=0.3)),
+        Stage(steps=240, start=0, mixture=Mixture()),
+        Stage(steps=110, start=1000, mixture=Mixture(vl_share=0.85)),
+        Stage(steps=120, start=2000, mixture=Mixture(vl_share=0.9, backwards=5.0)),
+        Stage(steps=100, start=3000, mixture=Mixture(vl_share=0.65, backwards=2.5, absent_share=0.3)),
         Stage(
-            steps=160,
+            steps=130,
             start=4000,
             mixture=Mixture(vl_share=0.4, backwards=2.5, absent_share=0.25, categories=5.0),
         ),

@@ -170,7 +170,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
 def test_a_shorter_run_keeps_the_proportions_of_its_stages() -> None:
     whole = Recipe()
     assert scaled(whole, whole.steps).stages == whole.stages
-    assert [stage.steps for stage in scaled(whole, 90).stages] == [30, 14, 16, 14, 16]
+    assert [stage.steps for stage in scaled(whole, 90).stages] == [31, 14, 15, 13, 17]
     assert [stage.steps for stage in scaled(whole, 1).stages] == [1]
     assert scaled(whole, 1).steps == 1
 
