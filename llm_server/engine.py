@@ -34,6 +34,7 @@ from llm_server.sequence import (
 )
 from llm_server.stop import StopMatcher
 from llm_server.token_logprobs import token_logprobs
+from serving.engine.loss import device_lost
 
 T = TypeVar("T")
 
@@ -53,8 +54,8 @@ class Engine:
     ) -> None:
         """``token_bytes`` are the bytes of each token (see :mod:`llm_server.detokenizer`).
 
-        ``on_failure`` is called, on the engine's thread, if the loop itself breaks: the engine is closed then, and the
-        process had better end.
+        ``on_failure`` is called, on the engine's thread, if the loop itself breaks or the device is lost: the engine is
+        closed then, and the process had better end.
         """
         self._runner = runner
         self._token_bytes = token_bytes
@@ -250,7 +251,10 @@ class Engine:
         return plan
 
     def _prefill(self, chunk: PrefillChunk) -> None:
-        sequence, branch = chunk.sequence, chunk.sequence.branches[0]
+        sequence = chunk.sequence
+        if sequence.state is not State.PREFILLING:
+            return  # it failed in an earlier chunk of this step
+        branch = sequence.branches[0]
         try:
             logits = self._runner.prefill(
                 chunk.tokens,
@@ -339,10 +343,13 @@ class Engine:
         return FinishReason.LENGTH
 
     def _fail(self, sequences: SequenceOf[Sequence], cause: Exception) -> None:
+        """End ``sequences``. Raises ``cause``, which ends the engine, if the device is lost to this process."""
         for sequence in sequences:
             fault = GenerationFault(f"the model failed: {cause}")
             fault.__cause__ = cause
             self._end(sequence, FailedEvent(fault), keep=False)
+        if device_lost(cause):
+            raise cause
 
     def _end(self, sequence: Sequence, event: Event, *, keep: bool = True) -> None:
         with self._changed:

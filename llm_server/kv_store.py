@@ -1,7 +1,8 @@
 """The memory of keys and values: blocks of positions, for all layers, allocated once.
 
 Which block belongs to whom is decided elsewhere (:mod:`llm_server.kv_cache`). A position takes 2 * heads * width values
-a layer: its keys, then its values. One block more than is handed out stands for "nothing", and is all zero.
+a layer: its keys, then its values. Two blocks more than are handed out: one stands for "nothing", and is all zero; the
+other takes what nobody wants to read.
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ class KvStore:
         self.block_size = block_size
         self._heads, self._width = heads, width
         self._memory = torch.zeros(
-            layers, blocks + 1, block_size, 2 * heads * width, dtype=dtype, device=device
+            layers, blocks + 2, block_size, 2 * heads * width, dtype=dtype, device=device
         )
         self._by_slot = [layer.view(-1, 2 * heads * width) for layer in self._memory]
-        self._by_block = [layer.view(blocks + 1, -1) for layer in self._memory]
+        self._by_block = [layer.view(blocks + 2, -1) for layer in self._memory]
         self._scratch = torch.empty(0, dtype=dtype, device=device)
 
     @property
     def nothing(self) -> int:
         """The number of the block that is all zero."""
         return self.blocks
+
+    @property
+    def aside(self) -> int:
+        """The number of the block that is written to for nobody."""
+        return self.blocks + 1
 
     def slots(self, blocks: Sequence[int], start: int, end: int) -> list[int]:
         """Where positions ``start`` to ``end`` of a table are."""
@@ -80,6 +86,11 @@ class KvStore:
         out = self._scratch[:size].view(tables.numel(), store.shape[1])
         torch.index_select(store, 0, tables, out=out)
         return self._split(out.view(rows, -1, 2 * self._heads * self._width)[:, :length])
+
+    def gather(self, layer: int, tables: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """As :meth:`read` for all positions of ``tables``, into memory of its own."""
+        found = self._by_block[layer].index_select(0, tables)
+        return self._split(found.view(rows, -1, 2 * self._heads * self._width))
 
     def _split(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         rows, length, _ = positions.shape

@@ -13,6 +13,7 @@ from typing import Final
 import torch
 
 from llm_server.adapter_registry import AdapterRegistry
+from llm_server.cuda_recorder import CudaRecorder
 from llm_server.embedder import Embedder
 from llm_server.engine import Engine
 from llm_server.intern_chat import InternChat
@@ -94,6 +95,8 @@ def assemble_published(
         block_size=KV_BLOCK,
         context_length=options.context_length,
         kept_bytes=kept_mebibytes * _MEBIBYTE,
+        recorder=CudaRecorder(where) if where.type == "cuda" else None,
+        recorded_rows=options.max_sequences,
     )
     chat = InternChat(tokenizer, image_tokens=dimensions.vision.tokens)
     scheduler = Scheduler(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_server.conditioning import Conditioning
+from llm_server.decode_graphs import DecodeGraphs, Recorder
 from llm_server.feature_cache import FeatureCache
 from llm_server.kv_store import KvStore
 from llm_server.models.aux_tokens import auxiliary_batch
@@ -57,8 +58,13 @@ class VisionLanguageRunner:
         block_size: int,
         context_length: int | None = None,
         kept_bytes: int = 0,
+        recorder: Recorder | None = None,
+        recorded_rows: int = 16,
     ) -> None:
-        """``context_length`` may be less than the model's own, never more; ``kept_bytes`` of features are kept."""
+        """``context_length`` may be less than the model's own, never more; ``kept_bytes`` of features are kept.
+
+        With ``recorder``, decoding steps of up to ``recorded_rows`` rows are recorded.
+        """
         self._model = model
         language = model.dimensions.language
         own = language.max_positions
@@ -73,6 +79,11 @@ class VisionLanguageRunner:
             device=model.device,
         )
         self.features = FeatureCache(kept_bytes)
+        self._graphs: DecodeGraphs | None = None
+        if recorder is not None:
+            self._graphs = DecodeGraphs(
+                model.write, self._store, recorder, rows=recorded_rows, width=language.vocabulary
+            )
 
     @property
     def device(self) -> str:
@@ -123,6 +134,9 @@ class VisionLanguageRunner:
         """See :class:`llm_server.runner.ModelRunner`."""
         for row in rows:
             self._no(row.adapters)
+        recorded = None if self._graphs is None else self._graphs.step(rows)
+        if recorded is not None:
+            return recorded
         device = self._model.device
         cache = PagedPass(
             self._store,

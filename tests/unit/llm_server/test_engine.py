@@ -345,6 +345,41 @@ def test_a_step_that_fails_ends_its_sequences_and_the_engine_goes_on() -> None:
     assert text_of(rig.run(request("k"))[0]) == "lmnop"
 
 
+def test_a_prompt_that_fails_in_its_first_piece_is_not_read_on() -> None:
+    rig, events = Rig(chunk=8), list[Event]()
+
+    def fail() -> None:
+        rig.runner.before_step = lambda: None
+        raise RuntimeError("the device is on fire")
+
+    rig.runner.before_step = fail
+    # Two pieces in one step: what it shares with others, and the rest.
+    rig.engine.submit(request("abcdefg", shared=4), events.append)
+    rig.drain()
+    assert isinstance(fault(events), GenerationFault)
+    assert rig.runner.calls == []
+    assert rig.pool.in_use == 0
+    assert text_of(rig.run(request("k"))[0]) == "lmnop"
+
+
+def test_a_lost_device_closes_the_engine() -> None:
+    broken: list[Exception] = []
+    rig, first, second = Rig(running=1, on_failure=broken.append), queue.Queue[Event](), queue.Queue[Event]()
+
+    def fall_off() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    rig.runner.before_step = fall_off
+    rig.engine.submit(request("a"), first.put)
+    rig.engine.submit(request("b"), second.put)
+    with started(rig) as engine:
+        for events in (first, second):
+            assert isinstance(fault([events.get(timeout=5)]), GenerationFault)
+        with pytest.raises(EngineClosedFault):
+            engine.submit(request("a"), first.put)
+    assert [str(error) for error in broken] == ["CUDA error: an illegal memory access was encountered"]
+
+
 def test_times_add_up() -> None:
     rig, events = Rig(running=1), list[Event]()
 

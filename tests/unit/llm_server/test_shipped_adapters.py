@@ -63,8 +63,8 @@ def test_the_card_tells_of_all_that_was_trained_on(card: dict[str, Any]) -> None
 
 
 def test_the_knobs_on_the_card_make_its_data_again(card: dict[str, Any]) -> None:
-    # The recipe has one schedule now, and fewer steps; what a stage reads is still what it was. The last stands for all:
-    # the whole takes a minute.
+    # The recipe has one schedule now, and fewer steps; what a stage reads is still what it was. The last one stands for
+    # all: the whole takes a minute.
     last = card["stages"][-1]
     stage = Stage(last["steps"], last["start"], Mixture(**last["mixture"]))
     own = {name: card[name] for name in ("seed", "questions", "max_tokens", "scenes_per_step")}
