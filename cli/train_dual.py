@@ -57,7 +57,7 @@ def dual(
             "--from",
             exists=True,
             file_okay=False,
-            help="Adapters to go on from, as `train scenes` leaves them.",
+            help="Adapters to go on from, as `train scenes` or an earlier dual run leaves them.",
         ),
     ] = None,
     minutes: Annotated[
@@ -105,7 +105,7 @@ def dual(
     from llm_server.training.run_folder import write_card
 
     try:
-        began = _settings(chosen, device, precision, seed, smoke=smoke, continued=begin_from is not None)
+        began = _settings(chosen, device, precision, seed, smoke=smoke, begin_from=begin_from)
         settings = _varied(began, adapters, crayon)
         loaded = _base(settings, chosen)
         skipped: Counter[str] = Counter()
@@ -183,15 +183,19 @@ def object_words(objects: Sequence[NumberedObject]) -> str:
 
 
 def _settings(
-    chosen: str, device: str, precision: str | None, seed: int, *, smoke: bool, continued: bool
+    chosen: str, device: str, precision: str | None, seed: int, *, smoke: bool, begin_from: Path | None
 ) -> DualSettings:
+    from llm_server.models import crayon_files
     from llm_server.training import dual_settings as presets
 
     if device not in ("cpu", "cuda"):
         raise typer.BadParameter(f"{device} is not cpu or cuda", param_hint="--device")
     if precision not in (None, "nf4", "nf4-dequantised", "bf16", "fp32"):
         raise typer.BadParameter(f"{precision} is not a precision", param_hint="--precision")
-    embedded = presets.CONTINUED if continued else presets.EMBEDDED
+    embedded = presets.EMBEDDED
+    if begin_from is not None:
+        crayon = begin_from / crayon_files.FOLDER / crayon_files.CONFIG
+        embedded = presets.FURTHER if crayon.is_file() else presets.CONTINUED
     settings = presets.TINY if chosen == "tiny" else presets.SEVEN_B if device == "cuda" else embedded
     if chosen not in ("tiny", "embedded"):
         if not Path(chosen).is_dir():

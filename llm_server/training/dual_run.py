@@ -16,19 +16,19 @@ from typing import Any, Final
 import torch
 from transformers import TrainerCallback
 
+from llm_server.models.crayon_files import CONFIG, CrayonRefused, load_crayon, save_crayon
 from llm_server.models.crayon_files import FOLDER as CRAYON_FOLDER
-from llm_server.models.crayon_files import save_crayon
 from llm_server.training.crayon_words import begin_at_words
 from llm_server.training.dual_model import TENSORS, DualModel, crayon_for
 from llm_server.training.dual_schedule import as_begun, seconds_a_step, within_budget
-from llm_server.training.dual_settings import DualSettings, check
+from llm_server.training.dual_settings import DualSettings, StageKind, TrainingRefused, check
 from llm_server.training.dual_trainer import as_batch, collate_inputs, run_stage
 from llm_server.training.examples import Examples
 from llm_server.training.fused_lora import fuse, unfuse
 from llm_server.training.lean_layers import lean, unlean
 from llm_server.training.loss_curve import LossCurve, data_sha256, plot
 from llm_server.training.packing import Tokenizer
-from llm_server.training.question import TASKS
+from llm_server.training.question import TASKS, Task
 from llm_server.training.recipe import adapted, load_adapters
 from llm_server.training.run_folder import SETTINGS, adapters_digest, claim, versions, write_card
 from llm_server.training.step_plan import MicroBatches
@@ -75,8 +75,10 @@ def train_dual(
         pad_id: token that fills up sequences.
         out: folder to write.
         resume: go on with the run in ``out``, if it holds one.
-        begin_from: folder with adapters ``object`` and ``vl`` to go on from, instead of fresh ones.
-        class_names: what a class is called, by label id: the crayon prompt begins at these words. None: at random.
+            prompt of another shape or with other tables trained.
+            crayon prompt that belongs to them.
+        class_names: what a class is called, by label id: a fresh crayon prompt begins at these words. None: at
+            random.
         budget_s: seconds that the run may take; its steps are as many as fit, measured on the first ones.
         planned: told of the settings as they are run.
         step_done: for a progress bar.
@@ -84,7 +86,8 @@ def train_dual(
 
     Raises:
         TrainingRefused: see :func:`check`; or ``out`` holds a run and ``resume`` is not set, or one of other settings;
-            or the budget is too small; or ``begin_from`` holds no adapters of this base, rank and alpha.
+            or the budget is too small; or ``begin_from`` holds no adapters of this base, rank and alpha, or a crayon
+            prompt of another shape or with other tables.
     """
     check(settings, cuda=torch.cuda.is_available())
     if begin_from is not None:
@@ -98,7 +101,11 @@ def train_dual(
     torch.manual_seed(settings.seed)
     try:
         dual = _dual(model, settings, begin_from)
-        if class_names and settings.crayon_queries != "off":
+        if settings.crayon_queries == "off":
+            pass
+        elif begin_from is not None and (begin_from / CRAYON_FOLDER / CONFIG).is_file():
+            _go_on_from(begin_from / CRAYON_FOLDER, dual, settings)
+        elif class_names:
             embedding = model.get_input_embeddings().weight
             begin_at_words(dual.crayon, embedding, tokenizer, class_names, seed=settings.seed)
         if budget_s is not None:
@@ -199,10 +206,12 @@ def heldout_losses(
     device = next(dual.crayon.parameters()).device
     dual.eval()
     out: dict[str, float] = {}
-    for key, kind, task in (("map", "cpt", TASKS[0]), *((t, "cit", t) for t in TASKS)):
-        stage = next((s for s in settings.stages if s.kind == kind), None)
-        if stage is None:
+    columns: list[tuple[str, StageKind, Task]] = [("map", "cpt", TASKS[0]), *((t, "cit", t) for t in TASKS)]
+    for key, kind, task in columns:
+        if key == "map" and settings.crayon_queries == "off":
             continue
+        # What a stage of that kind would read, whether or not there is one.
+        stage = replace(settings.stages[-1], kind=kind, trains_crayon=True)
         data = MicroBatches(
             stage,
             settings.batch,
@@ -257,6 +266,20 @@ def _dual(model: Any, settings: DualSettings, begin_from: Path | None) -> DualMo
     if settings.batch.checkpointing:
         peft_model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return DualModel(peft_model, crayon_for(peft_model, settings.crayon), settings.crayon_queries)
+
+
+def _go_on_from(folder: Path, dual: DualModel, settings: DualSettings) -> None:
+    """Gives the model the crayon prompt of ``folder``. Raises TrainingRefused if it is not what the settings say."""
+    try:
+        found = load_crayon(folder, base=settings.base.name)
+    except CrayonRefused as error:
+        raise TrainingRefused(f"{folder} holds no crayon prompt to go on from: {error}") from error
+    if (found.shape, found.queries) != (dual.crayon.shape, settings.crayon_queries):
+        raise TrainingRefused(
+            f"{folder} is {found.shape} with {found.queries} of its tables trained, and the run's crayon prompt is "
+            f"{dual.crayon.shape} with {settings.crayon_queries}"
+        )
+    dual.crayon.load_state_dict({name: value.float() for name, value in found.state_dict().items()})
 
 
 def _named(settings: DualSettings, curves: Sequence[LossCurve]) -> list[tuple[str, Any]]:

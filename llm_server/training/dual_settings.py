@@ -116,7 +116,9 @@ class DualSettings:
         noise: what experts get wrong, in ``noisy_share`` of the scenes.
         save_steps: steps from one checkpoint to the next.
         heldout: examples of each column of the held-out losses.
-        begun_from: SHA-256 of the adapters that the run goes on from; None: fresh ones.
+        begun_from: SHA-256 of the adapters, and of the crayon prompt if there is one, that the run goes on from; None:
+            fresh ones.
+        practised: kinds of questions that are asked :data:`PRACTISED` times as often as else.
     """
 
     base: BaseSettings
@@ -134,12 +136,16 @@ class DualSettings:
     save_steps: int = 50
     heldout: int = 40
     begun_from: str | None = None
+    practised: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
+
+#: How much more often a question is asked that is practised.
+PRACTISED: Final = 2.5
 
 #: SmolLM2-135M on a CPU: rank and grid are smaller, so that weights and minutes stay few; the rest is as for 7 B.
 #: A step is two scenes, one on each of two cores. Of three hours a tenth is left over: see `dual_schedule`.
@@ -164,6 +170,28 @@ CONTINUED: Final = replace(
     ),
     views=Views(both=0.4, map_only=0.4, text_only=0.2),
     heldout=20,
+)
+
+#: The same from adapters and a crayon prompt that a dual run has left: what it was weakest at is asked more often.
+FURTHER: Final = replace(
+    CONTINUED,
+    stages=(StageSettings("cit", 600, 5e-4, 1e-5, 15),),
+    practised=(
+        "list",
+        "list_numbered",
+        "list_boxes",
+        "several",
+        "once",
+        "which_of",
+        "options",
+        "options_object",
+        "doing",
+        "bigger",
+        "describe",
+        "position",
+        "class_boxes",
+        "one_box",
+    ),
 )
 
 #: A 7 B model on one GPU, with the paper's rank, rates and batch. Written for CUDA; it has not been run.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final, Protocol
 
@@ -16,7 +16,7 @@ from llm_server.training.coco_pictures import NumberedObject, Picture
 from llm_server.training.conversations import Conversation
 from llm_server.training.crayon_instructions import crayon_questions
 from llm_server.training.dual_families import FAMILIES
-from llm_server.training.dual_settings import DualSettings, StageKind, Views
+from llm_server.training.dual_settings import PRACTISED, DualSettings, StageKind, Views
 from llm_server.training.expert_noise import noisy
 from llm_server.training.question import Family, Task, draw_questions
 from llm_server.training.scene_maps import LabelIds, Maps, as_painted, maps, painted
@@ -93,7 +93,7 @@ class SceneExamples:
             grid = painted(scene, settings.crayon.rows, settings.crayon.columns)
             if view == "map_only":
                 scene, grid = as_painted(scene, grid)
-            families = _families(stage, task, view)
+            families = _families(stage, task, view, settings.practised)
             asked = draw_questions(rng, scene, families, settings.batch.questions)
             if asked:
                 return Example(
@@ -201,9 +201,11 @@ def _view(rng: random.Random, views: Views) -> str:
     return rng.choices(names, weights=[getattr(views, name) for name in names])[0]
 
 
-def _families(stage: StageKind, task: Task, view: str) -> tuple[Family, ...]:
+def _families(stage: StageKind, task: Task, view: str, practised: tuple[str, ...]) -> tuple[Family, ...]:
     if stage == "cpt":
         return tuple(f for row in FAMILIES.values() for f in row if f.kind in CRAYON_KINDS)
-    if view == "map_only":
-        return tuple(f for f in FAMILIES[task] if f.kind in FROM_MAP)
-    return FAMILIES[task]
+    return tuple(
+        replace(f, weight=f.weight * PRACTISED) if f.kind in practised else f
+        for f in FAMILIES[task]
+        if view != "map_only" or f.kind in FROM_MAP
+    )

@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llm_server.models.crayon_files import CONFIG
+from llm_server.models.crayon_files import FOLDER as CRAYON_FOLDER
+from llm_server.models.crayon_files import sha256 as crayon_sha256
 from llm_server.training.dual_settings import AdapterSettings, TrainingRefused
 from llm_server.training.question import TASKS
 
@@ -42,7 +45,7 @@ def claim(out: Path, settings: DataclassInstance, resume: bool) -> None:
 
 
 def adapters_digest(folder: Path, expected: AdapterSettings, *, base: str) -> str:
-    """SHA-256 over both adapters' tensors in ``folder``.
+    """SHA-256 over both adapters' tensors in ``folder``, and the crayon prompt's if it holds one.
 
     Raises:
         TrainingRefused: an adapter is not there, is of another rank or alpha, or was made for another base.
@@ -61,6 +64,8 @@ def adapters_digest(folder: Path, expected: AdapterSettings, *, base: str) -> st
         own = AdapterSettings(rank=config.get("r"), alpha=config.get("lora_alpha"))
         if own != expected:
             raise TrainingRefused(f"{folder / task} is {own}, and the run's adapters are {expected}")
+    if (folder / CRAYON_FOLDER / CONFIG).is_file():
+        digest.update(bytes.fromhex(crayon_sha256(folder / CRAYON_FOLDER)))
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from llm_server.adapter_files import read_adapters
@@ -281,6 +282,27 @@ def test_a_run_goes_on_from_the_adapters_of_another(
         run(tmp_path / "base", replace(settings, base=replace(settings.base, name="other")), begin_from=out)
     with pytest.raises(TrainingRefused, match="no adapter"):
         run(tmp_path / "none", settings, begin_from=tmp_path)
+
+
+def test_a_run_goes_on_from_the_crayon_prompt_of_another(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, _ = whole
+    # A step that moves next to nothing leaves what it began with.
+    still = replace(QUICK, stages=(StageSettings("cit", 1, 1e-9, 0.0, 1),))
+    card = run(tmp_path / "still", still, begin_from=out)
+    for part in ("object/adapter_model", "vl/adapter_model", "crayon/crayon_model"):
+        left, began = (load_file(folder / f"{part}.safetensors") for folder in (tmp_path / "still", out))
+        torch.testing.assert_close(left, began, atol=1e-6, rtol=0.0)
+    assert set(card["heldout_loss"]["trained"]) == {"map", "object", "vl"}
+    with pytest.raises(TrainingRefused, match="both of its tables"):
+        run(tmp_path / "semantic", replace(still, crayon_queries="semantic"), begin_from=out)
+    other = replace(still, crayon=replace(still.crayon, rows=still.crayon.rows + 1))
+    with pytest.raises(TrainingRefused, match="the run's crayon prompt"):
+        run(tmp_path / "grid", other, begin_from=out)
+    # Without image positions there is nothing to go on from.
+    run(tmp_path / "off", replace(still, crayon_queries="off"), begin_from=out)
+    assert not (tmp_path / "off" / "crayon").exists()
 
 
 def cut(number: int, kind: str, step: int, steps: int, loss: float) -> None:

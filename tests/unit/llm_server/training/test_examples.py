@@ -14,8 +14,10 @@ from llm_server.tiny_model import tiny_tokenizer
 from llm_server.training.coco_pictures import NumberedObject, Picture
 from llm_server.training.conversations import Conversation
 from llm_server.training.crayon_instructions import answer
+from llm_server.training.dual_families import FAMILIES
 from llm_server.training.dual_settings import (
     EMBEDDED,
+    FURTHER,
     SEVEN_B,
     TINY,
     BatchSettings,
@@ -225,6 +227,20 @@ def test_settings_refuse_what_would_train_wrongly() -> None:
     for change in wrong:
         with pytest.raises(ValueError, match=r"cannot be|trains the crayon"):
             replace(STAGE, **change)
+
+
+def test_what_is_practised_is_asked_more_often() -> None:
+    def lists(settings: DualSettings) -> int:
+        drawn = (scenes(settings).draw("cit", "object", n) for n in range(60))
+        return sum("list" in question.lower() for one in drawn for question, _ in one.pairs)
+
+    text_only = viewed(text_only=1.0)
+    usual = lists(text_only)
+    assert usual > 0
+    practised = replace(text_only, practised=("list", "list_numbered", "list_boxes"))
+    assert lists(practised) > 1.3 * usual
+    known = {family.kind for row in FAMILIES.values() for family in row}
+    assert set(FURTHER.practised) <= known
 
 
 def test_presets_differ_in_values_only() -> None:
