@@ -75,8 +75,8 @@ def train_dual(
         pad_id: token that fills up sequences.
         out: folder to write.
         resume: go on with the run in ``out``, if it holds one.
-            prompt of another shape or with other tables trained.
-            crayon prompt that belongs to them.
+        begin_from: folder with adapters ``object`` and ``vl`` to go on from, instead of fresh ones, and perhaps with
+            the crayon prompt that belongs to them.
         class_names: what a class is called, by label id: a fresh crayon prompt begins at these words. None: at
             random.
         budget_s: seconds that the run may take; its steps are as many as fit, measured on the first ones.
