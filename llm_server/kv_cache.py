@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -74,15 +74,21 @@ class BlockPool:
         return -(-positions // self.block_size)
 
     def open(
-        self, root: bytes | None, tokens: Sequence[int], *, spare: int = 0, most: int | None = None
+        self,
+        root: bytes | None,
+        tokens: Sequence[int],
+        *,
+        spare: int = 0,
+        usable: Callable[[int], int] = lambda found: found,
     ) -> BlockTable | None:
         """A table with room for ``tokens`` and one more, beginning with whatever is there already.
 
-        At least the last token is left to be computed, as its logits are wanted; with ``most``, all but so many. None,
-        with nothing changed, if that would leave fewer than ``spare`` blocks available.
+        At least the last token is left to be computed, as its logits are wanted. ``usable`` says how many of so many
+        tokens that are there are taken. None, with nothing changed, if that would leave fewer than ``spare`` blocks
+        available.
         """
-        end = len(tokens) - 1
-        found = self._match(root, tokens[: end if most is None else min(most, end)])
+        found = self._match(root, tokens[: len(tokens) - 1])
+        del found[usable(len(found) * self.block_size) // self.block_size :]
         revived = sum(1 for _, block in found if self._users[block] == 0)
         fresh = self.needed(len(tokens) + 1) - len(found)
         if fresh + revived + spare > self.available:

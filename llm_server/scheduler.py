@@ -10,6 +10,7 @@ for one more token takes them from whoever comes last: that one waits again, and
 from __future__ import annotations
 
 import bisect
+import math
 from dataclasses import dataclass
 
 from llm_server.beam_search import Extension
@@ -53,9 +54,9 @@ class Scheduler:
         """At most ``max_running`` rows are in a batch, at most ``max_waiting`` sequences more wait.
 
         ``prefill_chunk`` is in tokens. Chunk borders are its multiples, so that company never changes them, and the end
-        of what a prompt shares with others (:attr:`GenerationRequest.shared`). Nothing beyond that is taken from
-        another prompt: so one whose beginning is remembered has the chunks of one that is read from the start, which
-        gives it the same bits. Kernels choose the order of their sums by the number of rows.
+        of what a prompt shares with others (:attr:`GenerationRequest.shared`). What is taken from
+        another prompt ends at such a border: so one whose beginning is remembered has the chunks of one that is read
+        from the start, which gives it the same bits. Kernels choose the order of their sums by the number of rows.
         """
         if min(max_running, prefill_chunk) < 1 or max_waiting < 0:
             raise ValueError("max_running and prefill_chunk are at least 1, max_waiting at least 0")
@@ -171,6 +172,16 @@ class Scheduler:
         shared = self._shared(sequence)
         return min(border, shared) if start < shared else border
 
+    def _usable(self, sequence: Sequence, found: int) -> int:
+        """How many of ``found`` tokens that were read before are taken: as many as end where a chunk ends."""
+        if sequence.generated or not sequence.request.shared:
+            # Who goes on after a preemption takes what it can get: it is not what it would have been alone anyway.
+            return found
+        shared = self._shared(sequence)
+        return (
+            shared if found >= shared else found - found % math.lcm(self._prefill_chunk, self.pool.block_size)
+        )
+
     def _shared(self, sequence: Sequence) -> int:
         """Of what the prompt shares with others, the tokens in whole blocks: only these can be shared."""
         shared = sequence.request.shared
@@ -222,9 +233,9 @@ class Scheduler:
     def _start(self, sequence: Sequence, now: float) -> bool:
         # Those that run will soon want a block each; what is left to them is not taken away again at once.
         spare = self._rows
-        # Who goes on after a preemption takes what it can get: it is not what it would have been alone anyway.
-        most = None if sequence.generated or not sequence.request.shared else self._shared(sequence)
-        table = self.pool.open(sequence.root, sequence.resumed(), spare=spare, most=most)
+        table = self.pool.open(
+            sequence.root, sequence.resumed(), spare=spare, usable=lambda found: self._usable(sequence, found)
+        )
         if table is None:
             return False
         self._waiting.remove(sequence)

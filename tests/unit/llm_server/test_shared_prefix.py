@@ -54,28 +54,32 @@ def read(scheduler: Scheduler, one: Sequence) -> list[tuple[int, int]]:
 @settings(deadline=None)
 @given(
     shared=st.integers(0, 90),
+    common=st.integers(0, 90),
     lengths=st.tuples(st.integers(1, 30), st.integers(1, 30)),
     block=st.sampled_from((1, 4, 16)),
     chunk=st.integers(1, 40),
 )
 def test_the_chunks_do_not_depend_on_what_is_remembered(
-    shared: int, lengths: tuple[int, int], block: int, chunk: int
+    shared: int, common: int, lengths: tuple[int, int], block: int, chunk: int
 ) -> None:
     def scheduler() -> Scheduler:
         pool = BlockPool(400, block)
         return Scheduler(max_running=2, max_waiting=2, prefill_chunk=chunk, pool=pool)
 
-    # The second question begins as the first one does: that is not taken from it.
+    # The second question begins as the first one does: that is not taken from it. Another picture begins alike.
     first, second = ([*range(shared), *range(500, 500 + length)] for length in lengths)
+    other = [*range(common), *range(900, 940)]
     warm_one = scheduler()
-    read(warm_one, sequence(0, first, shared))
-    warm, cold = read(warm_one, sequence(1, second, shared)), read(scheduler(), sequence(0, second, shared))
-    assert (cold[0][0], cold[-1][1]) == (0, len(second))
-    assert [end for _, end in cold[:-1]] == [start for start, _ in cold[1:]]
-    assert warm == cold[len(cold) - len(warm) :]
+    read(warm_one, sequence(0, other, common + 20))
+    for before in (sequence(1, first, shared), sequence(2, second, shared)):
+        warm, cold = read(warm_one, before), read(scheduler(), sequence(0, [*before.request.prompt], shared))
+        assert (cold[0][0], cold[-1][1]) == (0, len(before.request.prompt))
+        assert [end for _, end in cold[:-1]] == [start for start, _ in cold[1:]]
+        if shared:
+            assert warm == cold[len(cold) - len(warm) :]
+            assert all(end - start <= chunk for start, end in cold)
     if shared:
         assert warm[0][0] == shared - shared % block
-        assert all(end - start <= chunk for start, end in cold)
 
 
 def test_what_is_short_enough_is_read_in_one_step() -> None:
