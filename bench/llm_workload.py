@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from llm_server.prompting import alike
 from llm_server.prompts import chatml
 
 NAMES = (
@@ -88,8 +89,7 @@ def prompt(tokenizer: Any, seed: str, question: str, objects: int = OBJECTS[1]) 
 def ask(tokenizer: Any, seed: str, question: str, answer: int, objects: int = OBJECTS[1]) -> Ask:
     """A question about a picture, as the server would hand it to the engine."""
     ids, others = (prompt(tokenizer, seed, one, objects) for one in (question, "\n"))
-    shared = next(at for at, (one, other) in enumerate(zip(ids, others, strict=False)) if one != other)
-    return Ask(ids, answer, shared)
+    return Ask(ids, answer, alike(ids, others))
 
 
 def asks(tokenizer: Any, count: int, seed: str) -> list[Ask]:
